@@ -1,0 +1,1 @@
+"""Recipes and the typed schema they are checked against. Imports nothing of ours and no torch."""

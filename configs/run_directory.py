@@ -1,0 +1,15 @@
+"""Names of the files in a run directory, so that launcher, trainer and reports agree on them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+RECIPE: Final = "recipe.yaml"
+PLAN: Final = "plan.json"
+LOG: Final = "train.log"
+METRICS: Final = "metrics.jsonl"
+TENSORBOARD: Final = "tensorboard"
+CHECKPOINTS: Final = "checkpoints"
+RESULTS: Final = "results"
+FIGURES: Final = "figures"
+REPORT: Final = "report.html"

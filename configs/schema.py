@@ -1,0 +1,215 @@
+"""The typed schema of a recipe: what a YAML file in this folder may say, with the published values as defaults.
+
+A recipe is read with `yaml.safe_load`, checked here, and saved resolved with every run. Unknown keys are errors that
+name the closest known one. Lengths are metres, angles degrees, images `(height, width)` pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from configs.nuscenes import CAMERAS
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --- data --------------------------------------------------------------------------------------------------------
+
+
+class ImageAugmentation(Section):
+    """Random resize, crop, flip and rotation of camera images (BEVDet's recipe).
+
+    The resize factor is `width_out / width_source + uniform(*resize)`; the crop keeps the bottom rows.
+    """
+
+    resize: tuple[float, float] = (-0.06, 0.11)
+    rotate_degrees: tuple[float, float] = (-5.4, 5.4)
+    flip: bool = True
+
+
+class BevAugmentation(Section):
+    """Random rotation, scaling and flips of the BEV frame and everything in it (BEVDet's recipe)."""
+
+    rotate_degrees: tuple[float, float] = (-22.5, 22.5)
+    scale: tuple[float, float] = (0.95, 1.05)
+    flip_x: bool = True
+    flip_y: bool = True
+
+
+class DataConfig(Section):
+    """Which samples are read, and what the loader makes of them."""
+
+    version: str = "v1.0-trainval"
+    train_split: str = "train"
+    val_split: str = "val"
+    cameras: tuple[str, ...] = CAMERAS
+    source_size: tuple[PositiveInt, PositiveInt] = (900, 1600)
+    image_size: tuple[PositiveInt, PositiveInt] = (256, 704)
+    frames: PositiveInt = 1
+    """Key frames a sample holds: the current one and `frames - 1` before it."""
+    image_augmentation: ImageAugmentation | None = ImageAugmentation()
+    bev_augmentation: BevAugmentation | None = BevAugmentation()
+    box_range: PositiveFloat = 51.2
+    """Boxes are kept while |x| and |y| of their centre are below this."""
+    depth_stride: PositiveInt = 8
+    depth_range: tuple[float, float] = (1.0, 60.0)
+    class_balanced: bool = True
+    """Class-balanced grouping and sampling (CBGS), drawn once from the seed."""
+
+
+# --- model -------------------------------------------------------------------------------------------------------
+
+
+class BackboneConfig(Section):
+    """A residual network with torchvision's parameter names."""
+
+    kind: Literal["resnet18", "resnet50"] = "resnet50"
+    width: PositiveInt = 64
+    """Channels of the stem; 64 is the published width."""
+    weights: str | None = None
+    """File with torchvision or detector weights, loaded by name; `null` trains from scratch."""
+    checkpointing: bool = True
+    """Recompute activations in the backward pass (as published, to save memory)."""
+
+
+class DepthConfig(Section):
+    """Depth bins of the frustum `[lower, upper, step)` and the depth network."""
+
+    bins: tuple[float, float, float] = (1.0, 60.0, 0.5)
+    channels: PositiveInt = 256
+    loss_weight: float = 3.0
+
+
+class CrfConfig(Section):
+    """Mean-field CRF that couples the depth of equally coloured neighbour cells."""
+
+    iterations: int = Field(20, ge=0)
+    zeta: PositiveFloat = 0.001
+    weight: PositiveFloat = 0.015
+    trainable: bool = True
+
+
+class BevGridConfig(Section):
+    """The BEV raster: `(lower, upper, step)` along each axis of the ego frame."""
+
+    x: tuple[float, float, float] = (-51.2, 51.2, 0.8)
+    y: tuple[float, float, float] = (-51.2, 51.2, 0.8)
+    z: tuple[float, float, float] = (-5.0, 3.0, 8.0)
+    channels: PositiveInt = 80
+
+
+class BevEncoderConfig(Section):
+    """Residual BEV backbone and its feature pyramid."""
+
+    stage_channels: tuple[PositiveInt, PositiveInt, PositiveInt] = (160, 320, 640)
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2)
+    neck_channels: PositiveInt = 512
+    out_channels: PositiveInt = 256
+
+
+class RefinementConfig(Section):
+    """Perspective refinement: every BEV cell looks at the image features below its column of anchors."""
+
+    heads: PositiveInt = 8
+    anchors: PositiveInt = 8
+    feedforward_ratio: PositiveInt = 4
+
+
+class HeadConfig(Section):
+    """Centre heads, their loss weights, and how boxes are read from the maps."""
+
+    channels: PositiveInt = 64
+    heatmap_bias: float | None = None
+    """Initial bias of the heat map; `null` keeps the published behaviour (PyTorch's default, not -2.19)."""
+    regression_weight: float = 0.25
+    velocity_weight: float = 0.2
+    score_threshold: float = 0.1
+    max_candidates: PositiveInt = 500
+    max_per_task: PositiveInt = 83
+
+
+class BEVNeXtConfig(Section):
+    """BEVNeXt; the defaults are the published stage 1."""
+
+    family: Literal["bevnext"] = "bevnext"
+    backbone: BackboneConfig = BackboneConfig()
+    neck_channels: PositiveInt = 512
+    depth: DepthConfig = DepthConfig()
+    crf: CrfConfig = CrfConfig()
+    bev: BevGridConfig = BevGridConfig()
+    bev_encoder: BevEncoderConfig = BevEncoderConfig()
+    refinement: RefinementConfig = RefinementConfig()
+    head: HeadConfig = HeadConfig()
+    bgr_input: bool = True
+    """Published quirk: channels are swapped to BGR, then normalised with the RGB mean and deviation."""
+
+
+# --- optimisation ------------------------------------------------------------------------------------------------
+
+
+class OptimizerConfig(Section):
+    """AdamW, and the batch its learning rate was published for."""
+
+    learning_rate: PositiveFloat = 2e-4
+    reference_batch: PositiveInt = 64
+    """Samples per optimiser step of the recipe, over all devices and accumulation."""
+    weight_decay: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    backbone_multiplier: PositiveFloat = 1.0
+    clip_norm: PositiveFloat = 5.0
+
+
+class ScheduleConfig(Section):
+    """How long, and how the learning rate moves: linear warm-up, then `shape`."""
+
+    epochs: PositiveInt = 2
+    warmup_steps: int = Field(200, ge=0)
+    warmup_ratio: PositiveFloat = 0.001
+    shape: Literal["constant", "cosine", "linear"] = "constant"
+    final_ratio: float = Field(0.0, ge=0.0, le=1.0)
+    """Last rate over the peak rate, for the shapes that decay."""
+
+
+class EmaConfig(Section):
+    """Exponential moving average `decay * (1 - exp(-updates / ramp))`, updates counted from `init_updates`."""
+
+    decay: float = Field(0.999, gt=0.0, lt=1.0)
+    ramp: PositiveFloat = 2000.0
+    init_updates: int = Field(10560, ge=0)
+
+
+class EngineConfig(Section):
+    """The rest of a run: precision, seed, averaging, checkpoints, evaluation."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = 0
+    ema: EmaConfig | None = EmaConfig()
+    channels_last: bool = True
+    log_every: PositiveInt = 10
+    """Optimiser steps between two lines of the log."""
+    checkpoint_every: int = Field(0, ge=0)
+    """Optimiser steps between checkpoints; 0 writes one at the end of each epoch."""
+    keep_last: PositiveInt = 2
+    evaluate_every: int = Field(0, ge=0)
+    """Epochs between evaluations on the validation split; 0 evaluates once, at the end."""
+
+
+class Recipe(Section):
+    """A published (or synthetic) training recipe."""
+
+    name: str
+    summary: str = ""
+    source: str = ""
+    """Where the hyper-parameters come from."""
+    model: BEVNeXtConfig = BEVNeXtConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    engine: EngineConfig = EngineConfig()

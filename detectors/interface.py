@@ -1,0 +1,69 @@
+"""What every detector family takes and gives.
+
+Detectors do not import the loader: `CameraBatch` states what they read of a batch, and `scenes.sample.Batch` fits.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class CameraBatch(Protocol):
+    """The part of a batch that camera detectors read; shapes and frames as in `scenes.sample.Batch`."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def img_from_cam(self) -> Tensor: ...
+    @property
+    def ego_from_cam(self) -> Tensor: ...
+    @property
+    def canvas_from_img(self) -> Tensor: ...
+    @property
+    def bev_from_ego(self) -> Tensor: ...
+    @property
+    def depth(self) -> Tensor: ...
+    @property
+    def boxes(self) -> list[Tensor]: ...
+    @property
+    def labels(self) -> list[Tensor]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Boxes found in one sample, in the `bev` frame (the ego frame when nothing is augmented)."""
+
+    boxes: Tensor
+    """float32 `[n, 9]`: x, y, z (gravity centre), l, w, h, yaw, vx, vy; metres, radians, m/s."""
+    scores: Tensor
+    """float32 `[n]` in 0..1."""
+    labels: Tensor
+    """int64 `[n]`: index into `configs.nuscenes.CLASSES`."""
+
+
+class Detector(nn.Module, ABC):
+    """A detector that can be trained by the engine and evaluated.
+
+    One optimiser step is the recipe's step whatever the topology: `normaliser` counts a micro-batch's positives
+    before any forward pass, the engine sums the counts over micro-batches and ranks, and `loss` divides by that sum.
+    """
+
+    @abstractmethod
+    def forward(self, batch: CameraBatch) -> Any:
+        """Raw outputs of the network for `loss` and `decode`."""
+
+    @abstractmethod
+    def normaliser(self, batch: CameraBatch) -> Tensor:
+        """float32 `[K]`: counts that this family's losses divide by (additive over samples)."""
+
+    @abstractmethod
+    def loss(self, outputs: Any, batch: CameraBatch, normaliser: Tensor | None = None) -> dict[str, Tensor]:
+        """Scalar loss terms; their plain sum is minimised. `normaliser` defaults to the batch's own counts."""
+
+    @abstractmethod
+    def decode(self, outputs: Any) -> list[Detections]:
+        """Final detections per sample, after non-maximum suppression."""

@@ -1,0 +1,1 @@
+"""Official metrics, predictions in and out, figures and reports."""

@@ -1,0 +1,1 @@
+"""SAM 2 joined with the detectors."""

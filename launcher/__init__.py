@@ -1,0 +1,1 @@
+"""The command line: plan, processes, diagnosis. Never imports torch."""

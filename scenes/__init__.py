@@ -1,0 +1,1 @@
+"""Driving data: nuScenes tables to one index, index to samples."""

@@ -1,0 +1,1 @@
+"""The training engine. Started as a process by torchrun; nothing imports it."""

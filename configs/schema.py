@@ -159,6 +159,8 @@ class OptimizerConfig(Section):
     learning_rate: PositiveFloat = 2e-4
     reference_batch: PositiveInt = 64
     """Samples per optimiser step of the recipe, over all devices and accumulation."""
+    device_batch: PositiveInt = 8
+    """Most samples of one micro-batch on one device, where no option says otherwise."""
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8

@@ -1,0 +1,97 @@
+"""What goes into a plan and what comes out: devices, measurements, options, and the plan itself, all JSON-able."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+LrRule = Literal["linear", "sqrt", "none"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DeviceFacts(_Frozen):
+    """What is there to compute on: the visible devices of one kind, and the machine around them."""
+
+    kind: str = "cpu"
+    """torch's device type: `cpu`, `cuda`, `xpu`, ..."""
+    names: tuple[str, ...] = ("CPU",)
+    """One name per visible device; the CPU counts as one."""
+    memory_bytes: NonNegativeInt | None = None
+    cpu_cores: PositiveInt = 1
+    """Cores that this process may use."""
+    shared_memory_bytes: NonNegativeInt | None = None
+    """Free space of /dev/shm; `None` where it cannot be told."""
+    bf16: bool = True
+
+
+class Measured(_Frozen):
+    """Figures of an earlier run or benchmark on such a device."""
+
+    source: str
+    """Where the figures come from, for the reader of the plan."""
+    samples_per_second: PositiveFloat | None = None
+    """Training samples per second of one device."""
+    step_seconds: PositiveFloat | None = None
+    checkpoint_seconds: PositiveFloat | None = None
+
+
+class PlanOptions(_Frozen):
+    """What the user asked for; `None` leaves the choice to the plan. Each field is an option of the command line."""
+
+    device: str | None = None
+    gpus: tuple[NonNegativeInt, ...] | None = None
+    num_devices: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    effective_batch: PositiveInt | None = None
+    gradient_accumulation: PositiveInt | None = None
+    lr_scaling: LrRule | None = None
+    epochs: PositiveInt | None = None
+    precision: Literal["fp32", "bf16", "fp16", "mixed"] | None = None
+    """`mixed` is bf16 where the device has it, else fp16."""
+    workers: NonNegativeInt | None = None
+    grace_seconds: PositiveInt | None = None
+
+
+class Plan(_Frozen):
+    """What will run. `origins` says for every value where it comes from."""
+
+    recipe: str
+    device_kind: str
+    device_names: tuple[str, ...]
+    device_ids: tuple[NonNegativeInt, ...]
+    """Index of each process's device among the visible ones; processes on a CPU share device 0."""
+    devices: PositiveInt
+    """Processes, one per device (or per share of the CPU's cores)."""
+    device_batch: PositiveInt
+    accumulation: PositiveInt
+    effective_batch: PositiveInt
+    reference_batch: PositiveInt
+    learning_rate: PositiveFloat
+    base_learning_rate: PositiveFloat
+    lr_rule: LrRule
+    lr_factor: PositiveFloat
+    warmup_steps: NonNegativeInt
+    epoch_samples: PositiveInt
+    steps_per_epoch: PositiveInt
+    epochs: PositiveInt
+    total_steps: PositiveInt
+    precision: Precision
+    workers: NonNegativeInt
+    """Loader processes per device."""
+    threads: PositiveInt
+    """Compute threads per process (OMP_NUM_THREADS)."""
+    images_per_sample: PositiveInt
+    samples_per_second: PositiveFloat | None
+    """Training samples per second of all devices together, where someone measured them."""
+    images_per_second: PositiveFloat | None
+    """What the loaders of all devices must deliver together."""
+    shared_memory_bytes: NonNegativeInt
+    grace_seconds: PositiveInt
+    """Time that a stopped run needs at most to finish its step and save."""
+    warnings: tuple[str, ...] = ()
+    origins: dict[str, str] = Field(default_factory=dict)

@@ -83,6 +83,8 @@ class DepthConfig(Section):
 
     bins: tuple[float, float, float] = (1.0, 60.0, 0.5)
     channels: PositiveInt = 256
+    checkpointing: bool = True
+    """As `BackboneConfig.checkpointing`, for the depth branch."""
     loss_weight: float = 3.0
 
 

@@ -1,0 +1,73 @@
+"""Camera geometry as detectors use it: rotations and translations cut out of the batch's 4x4 transforms.
+
+Shape legend: B batch, N cameras. Everything stays in the precision that the batch came with: which BEV cell a frustum
+point falls into is decided by float32 rounding, so operations are in the published order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detectors.interface import CameraBatch
+
+
+@dataclass(frozen=True, slots=True)
+class CameraGeometry:
+    """The key frame's cameras: image to camera to ego, image augmentation, BEV augmentation."""
+
+    intrinsics: Tensor
+    """`[B, N, 3, 3]`, pixels of the stored image."""
+    rotation: Tensor
+    """`[B, N, 3, 3]`, ego from camera."""
+    translation: Tensor
+    """`[B, N, 3]`, metres."""
+    canvas_rotation: Tensor
+    """`[B, N, 3, 3]`, network image from stored image; acts on (u, v, depth)."""
+    canvas_translation: Tensor
+    """`[B, N, 3]`, pixels."""
+    bev_rotation: Tensor
+    """`[B, 3, 3]`, augmented from plain ego frame (with scale and flips)."""
+
+    @classmethod
+    def of_key_frame(cls, batch: CameraBatch) -> CameraGeometry:
+        """Cut the key frame (time 0) out of a batch."""
+        return cls(
+            intrinsics=batch.img_from_cam[:, 0, :, :3, :3],
+            rotation=batch.ego_from_cam[:, 0, :, :3, :3],
+            translation=batch.ego_from_cam[:, 0, :, :3, 3],
+            canvas_rotation=batch.canvas_from_img[:, 0, :, :3, :3],
+            canvas_translation=batch.canvas_from_img[:, 0, :, :3, 3],
+            bev_rotation=batch.bev_from_ego[:, :3, :3],
+        )
+
+    def vector(self) -> Tensor:
+        """The camera vector `[B, N, 27]` that gates the depth network.
+
+        fx, fy, cx, cy; rows of the image augmentation; upper part of the BEV augmentation; rows of `ego_from_cam`.
+        """
+        cameras = self.intrinsics.shape[1]
+        k, p, t = self.intrinsics, self.canvas_rotation, self.canvas_translation
+        a = self.bev_rotation[:, None].expand(-1, cameras, -1, -1)
+        numbers = [k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]]
+        numbers += [p[..., 0, 0], p[..., 0, 1], t[..., 0], p[..., 1, 0], p[..., 1, 1], t[..., 1]]
+        numbers += [a[..., 0, 0], a[..., 0, 1], a[..., 1, 0], a[..., 1, 1], a[..., 2, 2]]
+        ego_from_cam = torch.cat([self.rotation, self.translation.unsqueeze(-1)], -1).flatten(-2)
+        return torch.cat([torch.stack(numbers, -1), ego_from_cam], -1)
+
+
+Planes = tuple[Tensor, Tensor, Tensor]
+"""Coordinates x, y, z (or u, v, depth) as three tensors of one shape, or shapes that broadcast."""
+
+
+def rotate(matrix: Tensor, points: Planes) -> Planes:
+    """`matrix @ point`, with `matrix` `[..., 3, 3]` already broadcastable against the planes.
+
+    Written out because matrix kernels fuse multiply and add, which rounds differently from the published order.
+    """
+    x, y, z = points
+    rows = (matrix[..., i, :] for i in range(3))
+    a, b, c = (row[..., 0] * x + row[..., 1] * y + row[..., 2] * z for row in rows)
+    return a, b, c

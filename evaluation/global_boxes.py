@@ -16,7 +16,7 @@ from configs.nuscenes import CLASSES
 
 if TYPE_CHECKING:
     from detectors.interface import Detections
-    from scenes.index import Annotations
+    from scenes.frame import Annotations
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """Run a detector over samples of an index, in one process or in all processes of a distributed job.
 
-Whole batches are dealt to the ranks in turn. Each batch is then the very batch of a single process, so the result does
-not depend on the number of processes, whatever the number of samples; nothing is duplicated or padded.
+The loader deals whole batches to the ranks in turn. Each is the very batch of a single process, so the result does not
+depend on the number of processes, whatever the number of samples; nothing is duplicated or padded.
 """
 
 from __future__ import annotations
@@ -9,29 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from configs.schema import DataConfig
 from detectors.interface import Detections, Detector
 from evaluation.global_boxes import GlobalBoxes, from_detections
 from scenes.dataset import SceneDataset
 from scenes.index import SceneIndex
-from scenes.sample import Batch, collate
+from scenes.loader import BatchLoader, evaluation_batches
 
 ProgressHook = Callable[[int, int], None]
-"""Called with the samples done and the samples to do of this process."""
+"""Called with the batches done and the batches to do of this process."""
 
 _BOX: Final = 9
-_COLUMNS: Final = _BOX + 3  # box, score, label, position of the sample among those asked for
+_COLUMNS: Final = _BOX + 3  # box, score, label, row of the sample in the index
 
 
 def predict(
     detector: Detector,
     index: SceneIndex,
-    rows: Sequence[int],
+    rows: Sequence[int] | npt.NDArray[np.int64],
     data: DataConfig,
     *,
     device: torch.device,
@@ -49,9 +50,12 @@ def predict(
         batch_size: samples per forward pass on each device.
         workers: loader processes of each rank.
     """
+    dataset = SceneDataset(index, rows, data, training=False, seed=0)
     rank, world = _rank_and_world()
-    mine = _share(len(rows), batch_size, rank, world)
-    table = _detect(detector, index, rows, mine, data, device, batch_size, workers, on_progress)
+    batches = evaluation_batches(
+        dataset, rank=rank, world=world, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda"
+    )
+    table = _detect(detector, batches, device, on_progress)
     if world > 1:
         gathered = _gather(table, device)
         if gathered is None:
@@ -66,52 +70,29 @@ def _rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def _share(count: int, batch_size: int, rank: int, world: int) -> list[int]:
-    """Positions 0..count that `rank` works on: whole batches, dealt in turn."""
-    starts = range(rank * batch_size, count, world * batch_size)
-    return [position for start in starts for position in range(start, min(start + batch_size, count))]
-
-
-def _detect(
-    detector: Detector,
-    index: SceneIndex,
-    rows: Sequence[int],
-    mine: Sequence[int],
-    data: DataConfig,
-    device: torch.device,
-    batch_size: int,
-    workers: int,
-    on_progress: ProgressHook | None,
-) -> Tensor:
+def _detect(detector: Detector, batches: BatchLoader, device: torch.device, on_progress: ProgressHook | None) -> Tensor:
     """Table float64 `[boxes, 12]` of what this process found; float32 values survive in it unchanged."""
-    dataset = SceneDataset(index, [int(rows[position]) for position in mine], data, training=False, seed=0)
-    loader: DataLoader[Batch] = DataLoader(
-        dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, pin_memory=device.type == "cuda"
-    )
     pieces = [torch.empty(0, _COLUMNS, dtype=torch.float64)]
-    done = 0
     was_training = detector.training
     detector.eval()
     try:
         with torch.inference_mode():
-            for batch in loader:
+            for done, batch in enumerate(batches, start=1):
                 found = detector.decode(detector(batch.to(device, non_blocking=True)))
-                for detections in found:
-                    pieces.append(_to_table(detections, mine[done]))
-                    done += 1
+                pieces += [_to_table(one, row) for one, row in zip(found, batch.rows.tolist(), strict=True)]
                 if on_progress is not None:
-                    on_progress(done, len(mine))
+                    on_progress(done, len(batches))
     finally:
         detector.train(was_training)
     return torch.cat(pieces)
 
 
-def _to_table(detections: Detections, position: int) -> Tensor:
+def _to_table(detections: Detections, row: int) -> Tensor:
     columns = [
         detections.boxes.double(),
         detections.scores.double()[:, None],
         detections.labels.double()[:, None],
-        torch.full((len(detections.scores), 1), position, dtype=torch.float64, device=detections.boxes.device),
+        torch.full((len(detections.scores), 1), row, dtype=torch.float64, device=detections.boxes.device),
     ]
     return torch.cat(columns, dim=1).cpu()
 
@@ -133,14 +114,13 @@ def _gather(table: Tensor, device: torch.device) -> Tensor | None:
     return torch.cat([one[: int(size)] for one, size in zip(tables, counts, strict=True)]).cpu()
 
 
-def _by_token(table: Tensor, index: SceneIndex, rows: Sequence[int]) -> dict[str, GlobalBoxes]:
+def _by_token(table: Tensor, index: SceneIndex, rows: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, GlobalBoxes]:
     """Boxes of each sample in the order of `rows`, moved to the global frame with the key frame's pose."""
-    positions = table[:, -1].long()
-    table = table[torch.argsort(positions, stable=True)]
-    pieces = torch.split(table, torch.bincount(positions, minlength=len(rows)).tolist())
+    of_row = table[:, -1].long()
     predictions = {}
-    for row, piece in zip(rows, pieces, strict=True):
+    for row in rows:
+        found = table[of_row == int(row)]
+        detections = Detections(boxes=found[:, :_BOX].float(), scores=found[:, 9].float(), labels=found[:, 10].long())
         frame = index.frame(int(row))
-        detections = Detections(boxes=piece[:, :_BOX].float(), scores=piece[:, 9].float(), labels=piece[:, 10].long())
         predictions[frame.token] = from_detections(detections, frame.global_from_ego)
     return predictions

@@ -1,0 +1,144 @@
+"""`eval`, `infer` and `report`: their options and help. The work, and torch with it, is imported when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from evaluation.options import DataChoice, ModelChoice, data_options, model_options
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command("eval")
+@model_options
+@data_options
+@click.option("--split", metavar="NAME", help="Split to evaluate. Default: the recipe's validation split.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Score this nuScenes results file instead of running a detector.",
+)
+@click.option(
+    "--pictures",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Draw N samples of the split as well, predictions over ground truth.",
+)
+@click.option(
+    "--out",
+    type=_FOLDER,
+    metavar="DIR",
+    help="Where results and scores go. Default: <run>/results/<checkpoint>, outputs/eval/<weights>, or beside "
+    "--results.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON and nothing else on standard output.")
+def eval_command(
+    model: ModelChoice,
+    data: DataChoice,
+    split: str | None,
+    results: Path | None,
+    pictures: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Official nuScenes detection metrics of a run, of a weights file, or of a results file.
+
+    Shows NDS, mAP, the five true-positive errors and the AP of each class as the nuscenes-devkit computes them, and
+    writes them, with the results file, to metrics.json.
+
+    \b
+    bevnext-sam2 eval --run outputs/my-run
+    bevnext-sam2 eval --config bevnext/bevnext-stage1 --checkpoint weights.pth --data-root /data/nuscenes
+    bevnext-sam2 eval --results results_nusc.json --data-root /data/nuscenes --version v1.0-trainval --split val
+    torchrun --nproc-per-node 8 -m launcher eval --run outputs/my-run        (on eight devices)
+
+    Exit codes: 0 done, 2 bad option or recipe, 3 bad data, 1 anything else.
+    """
+    from evaluation.run_eval import run_eval
+
+    run_eval(model, data, split=split, results=results, pictures=pictures, out=out, as_json=as_json)
+
+
+@click.command("infer")
+@model_options
+@data_options
+@click.option("--scene", metavar="NAME", help="Scene to work on, by name or token.")
+@click.option("--sample", metavar="TOKEN", help="One sample to work on, by its token.")
+@click.option(
+    "--score-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    help="Detections below it are not drawn; the results file holds them all.",
+)
+@click.option("--truth/--no-truth", default=True, show_default=True, help="Draw the annotations as well.")
+@click.option("--video/--no-video", default=True, show_default=True, help="Make a film of a scene.")
+@click.option(
+    "--fps",
+    type=click.IntRange(1, 30),
+    default=2,
+    show_default=True,
+    help="Key frames per second of the film; 2 is real time in nuScenes.",
+)
+@click.option(
+    "--out",
+    type=_FOLDER,
+    metavar="DIR",
+    help="Where everything goes. Default: <run>/figures/<scene or sample>, or outputs/infer/<scene or sample>.",
+)
+def infer_command(
+    model: ModelChoice,
+    data: DataChoice,
+    scene: str | None,
+    sample: str | None,
+    score_threshold: float,
+    truth: bool,
+    video: bool,
+    fps: int,
+    out: Path | None,
+) -> None:
+    """Detections and pictures of a scene or of one sample.
+
+    Writes the results file (nuScenes format, global frame), for each sample the six camera images with boxes and the
+    view from above, and for a scene a film of both (MP4, plays in browsers).
+
+    \b
+    bevnext-sam2 infer --run outputs/my-run --scene scene-0103
+    bevnext-sam2 infer --run outputs/my-run --sample ca9a282c9e77460f8360f564131a8af5 --no-truth
+
+    Exit codes: 0 done, 2 bad option or recipe, 3 bad data, 1 anything else.
+    """
+    from evaluation.run_infer import Drawing, run_infer
+
+    drawing = Drawing(min_score=score_threshold, with_truth=truth, video=video, frames_per_second=fps)
+    run_infer(model, data, scene=scene, sample=sample, drawing=drawing, out=out)
+
+
+@click.command("report")
+@click.option(
+    "--run", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Run directory, e.g. outputs/<run>."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The page to write. Default: <run>/report.html.",
+)
+def report_command(run: Path, out: Path | None) -> None:
+    """One HTML page of a run: recipe, plan, curves, official metrics, pictures, environment.
+
+    Everything is inside the page: it opens from disk, without a network, and can be sent as one file.
+
+    \b
+    bevnext-sam2 report --run outputs/my-run
+
+    Exit codes: 0 done, 2 bad option or not a run directory, 1 anything else.
+    """
+    from evaluation.report import write_report
+
+    click.echo(f"report: {write_report(run, out)}")

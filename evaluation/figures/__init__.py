@@ -1,0 +1,1 @@
+"""Pictures of samples, curves and metrics, drawn for papers and reports."""

@@ -1,0 +1,84 @@
+"""Pictures of samples and scenes as files: camera sheets, views from above, films."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from evaluation.atomic_file import write_atomically
+from evaluation.figures.bev import draw_bev, to_bytes
+from evaluation.figures.cameras import Canvas, draw_cameras
+from evaluation.figures.sample_view import SampleView, view_of
+from evaluation.figures.video import draw_film_frame, write_video
+from evaluation.global_boxes import GlobalBoxes, from_annotations
+from scenes.index import SceneIndex
+
+MIN_SCORE: Final = 0.3
+"""Detections below this score are not drawn (they still count in the metrics)."""
+
+_JPEG_QUALITY: Final = 92
+
+
+def draw_sample(
+    index: SceneIndex,
+    row: int,
+    predictions: GlobalBoxes,
+    folder: Path,
+    name: str,
+    *,
+    min_score: float = MIN_SCORE,
+    with_truth: bool = True,
+) -> tuple[Path, Path]:
+    """Write `<name>_cameras.jpg` and `<name>_bev.png` of one sample into `folder`."""
+    view, shown, truth = _scene_parts(index, row, predictions, min_score, with_truth)
+    cameras = write_atomically(folder / f"{name}_cameras.jpg", _jpeg(draw_cameras(view, shown, truth)))
+    above = write_atomically(folder / f"{name}_bev.png", to_bytes(draw_bev(view, shown, truth), "png"))
+    return cameras, above
+
+
+def draw_film(
+    index: SceneIndex,
+    rows: Sequence[int],
+    predictions: Mapping[str, GlobalBoxes],
+    path: Path,
+    *,
+    min_score: float = MIN_SCORE,
+    with_truth: bool = True,
+    frames_per_second: int = 2,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a film of consecutive samples; 2 frames per second is the real time of nuScenes key frames."""
+
+    def frames() -> Iterator[Canvas]:
+        for done, row in enumerate(rows, start=1):
+            found = predictions[index.token(row)]
+            yield draw_film_frame(*_scene_parts(index, row, found, min_score, with_truth))
+            if on_progress is not None:
+                on_progress(done, len(rows))
+
+    return write_video(frames(), path, frames_per_second)
+
+
+def spread_rows(index: SceneIndex, split: str, count: int) -> list[int]:
+    """At most `count` rows of a split, evenly spread over it, so over its scenes."""
+    rows = index.rows_in(split)
+    steps = np.linspace(0, len(rows), min(count, len(rows)), endpoint=False) + len(rows) / (2 * count)
+    return [int(rows[min(int(step), len(rows) - 1)]) for step in steps]
+
+
+def _scene_parts(
+    index: SceneIndex, row: int, predictions: GlobalBoxes, min_score: float, with_truth: bool
+) -> tuple[SampleView, GlobalBoxes, GlobalBoxes | None]:
+    truth = from_annotations(index.frame(row).annotations) if with_truth else None
+    return view_of(index, row), predictions.keep(predictions.scores >= min_score), truth
+
+
+def _jpeg(canvas: Canvas) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(canvas).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()

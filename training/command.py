@@ -1,0 +1,64 @@
+"""The command line of the entry scripts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from configs.errors import ExitCode
+
+from .start import StartOptions
+
+
+def entry_command(run: Callable[[StartOptions], ExitCode], *, config: str, data_root: str) -> click.Command:
+    """The command of an entry script with its defaults; it ends the process with the run's exit code."""
+
+    @click.command(context_settings={"show_default": True})
+    @click.option("--run-dir", type=click.Path(path_type=Path), help="Run directory [default: outputs/<recipe>].")
+    @click.option("--data-root", "--data-path", default=data_root, type=click.Path(path_type=Path), help="Data set.")
+    @click.option("--version", help="Version of the data set [default: the recipe's].")
+    @click.option("--index-dir", type=click.Path(path_type=Path), help="Where indexes lie, for read-only data.")
+    @click.option("--config", default=config, help="Recipe: a name or a YAML file.")
+    @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the recipe.")
+    @click.option("--resume", default="auto", metavar="auto|none|PATH", help="Checkpoint to go on from.")
+    @click.option("--device", metavar="cpu|cuda|...", help="Device type [default: what is there].")
+    @click.option("--gpus", callback=_device_list, metavar="0,1,...", help="Devices [default: one per process].")
+    @click.option("--epochs", type=click.IntRange(1))
+    @click.option("--batch-size", type=click.IntRange(1), help="Samples of a micro-batch on one device.")
+    @click.option("--gradient-accumulation", type=click.IntRange(1), help="Micro-batches of a step.")
+    @click.option("--lr-scaling", type=click.Choice(["linear", "sqrt", "none"]))
+    @click.option("--mixed-precision/--no-mixed-precision", default=None, help="bf16 (fp16 on old GPUs), or fp32.")
+    @click.option("--workers", type=click.IntRange(0), help="Loader processes per device.")
+    @click.option(
+        "--distributed",
+        is_flag=False,
+        flag_value="auto",
+        default="auto",
+        type=click.Choice(["auto", "ddp", "dp"]),
+        help="One process per device always; dp is accepted and does the same.",
+    )
+    @click.option("--force-config", is_flag=True, hidden=True, help="Accepted for old command lines; no effect.")
+    @click.option("--local_rank", "--local-rank", type=int, hidden=True, help="torchrun's environment decides.")
+    @click.pass_context
+    def command(context: click.Context, /, **given: Any) -> None:
+        for accepted in ("distributed", "force_config", "local_rank"):
+            given.pop(accepted)
+        given["config_given"] = context.get_parameter_source("config") is ParameterSource.COMMANDLINE
+        sys.exit(run(StartOptions(**given)))
+
+    return command
+
+
+def _device_list(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    del context, option
+    if text is None:
+        return None
+    try:
+        return tuple(int(item) for item in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a list such as 0,1") from error

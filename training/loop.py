@@ -1,0 +1,158 @@
+"""The run: steps, checkpoints and evaluations in turn, until the plan is done or someone asks to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from configs import run_directory
+from configs.errors import ExitCode
+from configs.plan import Plan
+from configs.schema import Recipe
+from evaluation.checkpoint_files import read_manifest, step_directory_name
+from evaluation.evaluate import evaluate_detector
+from scenes.index import SceneIndex
+from scenes.sample import Batch
+
+from .checkpoints import CheckpointFolder, RunManifest
+from .reporter import SilentReporter
+from .stop_signal import StopSignal
+from .trainer import Trainer
+from .world import World
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a run, put together by the entry script."""
+
+    run_dir: Path
+    recipe: Recipe
+    plan: Plan
+    world: World
+    trainer: Trainer
+    folder: CheckpointFolder
+    reporter: SilentReporter
+    stop: StopSignal
+    index: SceneIndex
+
+
+class StoppedError(Exception):
+    """Asked to stop in the middle of an evaluation."""
+
+
+def train(run: Run, batches: Iterable[Batch]) -> ExitCode:
+    """Train to the end of the plan, or until asked to stop.
+
+    Args:
+        batches: this process's micro-batches from the state's step on.
+    """
+    state, plan = run.trainer.state, run.plan
+    try:
+        if _evaluation_due(run):  # stopped between a checkpoint and its evaluation
+            evaluate(run)
+        for micro_batches, waited in micro_batches_of_steps(batches, plan.accumulation, run.world.device):
+            report = run.trainer.train_step(micro_batches, stop=bool(run.stop))
+            run.reporter.step(state.step, report, waited)
+            if report.stop or _checkpoint_due(run):
+                save(run)
+            if report.stop:
+                return ExitCode.PREEMPTED
+            if _evaluation_due(run):
+                evaluate(run)
+    except StoppedError:  # the checkpoint that was being evaluated is saved
+        return ExitCode.PREEMPTED
+    return ExitCode.DONE
+
+
+def micro_batches_of_steps(
+    batches: Iterable[Batch], accumulation: int, device: torch.device
+) -> Iterator[tuple[list[Batch], float]]:
+    """The micro-batches of one step after the other on the device, with the seconds that were waited for them."""
+    stream = iter(batches)
+    while True:
+        begun = time.perf_counter()
+        micro_batches = [batch.to(device, non_blocking=True) for batch in islice(stream, accumulation)]
+        if not micro_batches:
+            return
+        yield micro_batches, time.perf_counter() - begun
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint of the step just done."""
+    if not run.world.is_main:
+        return
+    begun = time.perf_counter()
+    state = run.trainer.state
+    manifest = RunManifest(
+        step=state.step,
+        epoch=state.step // run.plan.steps_per_epoch,
+        recipe=run.recipe.name,
+        created=datetime.now(timezone.utc).isoformat(),
+        files={},
+        model=run.recipe.model.model_dump(mode="json"),
+        effective_batch=run.plan.effective_batch,
+        steps_per_epoch=run.plan.steps_per_epoch,
+        world_size=run.world.size,
+    )
+    place = run.folder.write(manifest, state.payloads())
+    run.reporter.checkpoint(state.step, place, time.perf_counter() - begun)
+
+
+def evaluate(run: Run) -> None:
+    """Official metrics of the averaged weights on the validation split; the best checkpoint is kept."""
+    begun = time.perf_counter()
+    detector, step = run.trainer.state.best_detector, run.trainer.state.step
+    run.world.copy_from_main(list(detector.buffers()))  # batch-norm statistics: one detector on all processes
+    name = step_directory_name(step)
+    summary = evaluate_detector(
+        detector,
+        run.index,
+        run.recipe.data.val_split,
+        run.recipe.data,
+        run.run_dir / run_directory.RESULTS / name,
+        device=run.world.device,
+        batch_size=run.plan.device_batch,
+        workers=run.plan.workers,
+        on_progress=lambda done, samples: _predicted(run, done, samples),
+    )
+    if summary is not None:
+        metrics = summary.as_scalars()
+        run.reporter.evaluation(step, metrics, time.perf_counter() - begun)
+        run.folder.record_metrics(run.folder.folder / name, metrics, score="NDS")
+
+
+def _predicted(run: Run, done: int, samples: int) -> None:
+    if run.stop:
+        raise StoppedError
+    run.reporter.predicted(done, samples)
+
+
+def _epoch_ended(run: Run) -> bool:
+    return run.trainer.state.step % run.plan.steps_per_epoch == 0
+
+
+def _checkpoint_due(run: Run) -> bool:
+    every = run.recipe.engine.checkpoint_every
+    return (run.trainer.state.step % every == 0 if every else _epoch_ended(run)) or _evaluation_point(run)
+
+
+def _evaluation_point(run: Run) -> bool:
+    """An evaluation belongs after this step."""
+    step, every = run.trainer.state.step, run.recipe.engine.evaluate_every
+    epoch = step // run.plan.steps_per_epoch
+    return step == run.plan.total_steps or bool(every and step and _epoch_ended(run) and epoch % every == 0)
+
+
+def _evaluation_due(run: Run) -> bool:
+    """An evaluation belongs after this step, and its checkpoint does not hold it yet; rank 0 decides."""
+    if not _evaluation_point(run):
+        return False
+    place = run.folder.folder / step_directory_name(run.trainer.state.step)
+    missing = run.world.is_main and not read_manifest(place, verify=False).metrics
+    return run.world.text_from_main("due" if missing else "") == "due"

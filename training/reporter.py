@@ -1,0 +1,161 @@
+"""What a run says while it trains: a live line in a terminal, plain lines elsewhere, and the figures on disk."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from configs import run_directory
+from configs.plan import Plan
+
+from .metrics_log import MetricsLog
+from .trainer import StepReport
+
+
+class SilentReporter:
+    """For the processes that do not speak."""
+
+    def say(self, text: str) -> None:
+        """A line for the reader."""
+
+    def step(self, step: int, report: StepReport, waited: float) -> None:
+        """An optimiser step is done; `waited` seconds of it were spent waiting for data."""
+
+    def checkpoint(self, step: int, place: Path, seconds: float) -> None:
+        """A checkpoint has been written."""
+
+    def predicted(self, done: int, samples: int) -> None:
+        """`done` of this process's samples of an evaluation are predicted."""
+
+    def evaluation(self, step: int, metrics: dict[str, float], seconds: float) -> None:
+        """An evaluation is done."""
+
+    def close(self) -> None:
+        """The run ends here."""
+
+
+@dataclass
+class _Window:
+    """Sums over the steps since the last line."""
+
+    begun: float = field(default_factory=time.perf_counter)
+    steps: int = 0
+    waited: float = 0.0
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    terms: dict[str, float] = field(default_factory=dict)
+
+    def add(self, report: StepReport, waited: float) -> None:
+        self.steps += 1
+        self.waited += waited
+        self.loss += report.loss
+        self.grad_norm += report.grad_norm
+        for name, value in report.terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value
+
+
+class Reporter(SilentReporter):
+    """Speaks for the run.
+
+    Args:
+        console: where to; a live progress line is shown if it is a terminal.
+    """
+
+    def __init__(
+        self, run_dir: Path, plan: Plan, log_every: int, first_step: int, console: Console | None = None
+    ) -> None:
+        self.plan = plan
+        self.log_every = log_every
+        self.console = console or Console(file=sys.stdout, soft_wrap=True, highlight=False)
+        self._log = (run_dir / run_directory.LOG).open("a", encoding="utf-8", buffering=1)
+        self._metrics = MetricsLog(run_dir, first_step)
+        self._window = _Window()
+        self._progress, self._task = self._live_line(first_step)
+
+    def say(self, text: str) -> None:
+        self._log.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+        self.console.print(text, markup=False)
+
+    def step(self, step: int, report: StepReport, waited: float) -> None:
+        self._window.add(report, waited)
+        if self._window.steps == 1 or step % self.log_every == 0 or step == self.plan.total_steps:
+            self._figures(step, report)
+        self._progress.update(self._task, completed=step)
+
+    def checkpoint(self, step: int, place: Path, seconds: float) -> None:
+        size = sum(file.stat().st_size for file in place.iterdir())
+        self._metrics.write("checkpoint", step, {"seconds": seconds, "bytes": size}, epoch=self._epoch(step))
+        self.say(f"saved {place} ({size / 2**20:.1f} MiB in {seconds:.2f} s)")
+        self._window = _Window()
+
+    def predicted(self, done: int, samples: int) -> None:
+        self._progress.update(self._task, figures=f"evaluating {done}/{samples}")
+
+    def evaluation(self, step: int, metrics: dict[str, float], seconds: float) -> None:
+        self._metrics.write("evaluate", step, {"seconds": seconds}, epoch=self._epoch(step), metrics=metrics)
+        self.say(f"evaluated in {seconds:.1f} s: NDS {metrics['NDS']:.4f}, mAP {metrics['mAP']:.4f}")
+        self._window = _Window()
+
+    def close(self) -> None:
+        self._progress.stop()
+        self._metrics.close()
+        self._log.close()
+
+    def _epoch(self, step: int) -> float:
+        return step / self.plan.steps_per_epoch
+
+    def _figures(self, step: int, report: StepReport) -> None:
+        """Record the means over the window, and begin the next."""
+        window, self._window = self._window, _Window()
+        seconds = max(self._window.begun - window.begun, 1e-9)
+        rate = window.steps * self.plan.effective_batch / seconds
+        eta = (self.plan.total_steps - step) * seconds / window.steps
+        figures = {
+            "loss": window.loss / window.steps,
+            "learning_rate": report.learning_rate,
+            "grad_norm": window.grad_norm / window.steps,
+            "samples_per_second": rate,
+            "data_wait": window.waited / seconds,
+            "memory_bytes": _peak_memory(),
+            "eta_seconds": eta,
+        }
+        terms = {name: value / window.steps for name, value in window.terms.items()}
+        self._metrics.write("train", step, figures, epoch=self._epoch(step), terms=terms)
+        text = (
+            f"epoch {self._epoch(step):.2f}/{self.plan.epochs}  loss {figures['loss']:.3f}  "
+            f"lr {report.learning_rate:.2e}  |g| {figures['grad_norm']:.2f}  {rate:.1f} samples/s  "
+            f"data wait {figures['data_wait']:.0%}  ETA {timedelta(seconds=round(eta))}"
+        )
+        self._progress.update(self._task, figures=text)
+        if self.console.is_terminal:
+            self._log.write(f"step {step}/{self.plan.total_steps}  {text}\n")
+        else:
+            self.say(f"step {step}/{self.plan.total_steps}  {text}")
+
+    def _live_line(self, first_step: int) -> tuple[Progress, TaskID]:
+        progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        task = progress.add_task("", total=self.plan.total_steps, completed=first_step, figures="first step ...")
+        progress.start()
+        return progress, task
+
+
+def _peak_memory() -> int:
+    """Most bytes that this process held on its device so far; of main memory where it computes on the CPU."""
+    if torch.accelerator.is_available():
+        return int(torch.accelerator.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

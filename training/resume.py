@@ -1,0 +1,79 @@
+"""Which checkpoint a run goes on from, and whether it belongs to the recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from configs import run_directory
+from configs.errors import UsageError
+from configs.plan import Plan
+from configs.schema import Recipe
+from evaluation.checkpoint_files import MANIFEST, find_checkpoint, read_manifest
+
+from .checkpoints import CheckpointFolder, RunManifest
+
+
+def find_start(run_dir: Path, folder: CheckpointFolder, resume: str) -> tuple[Path | None, list[str]]:
+    """The checkpoint to start from (`None`: from the beginning), and why others were passed over.
+
+    Args:
+        resume: `auto` (the newest valid one of the run), `none`, or the path of a run or of a checkpoint directory.
+
+    Raises:
+        UsageError: `none` where the run has checkpoints already, or a path without any.
+        DataError: the checkpoint that was named is damaged.
+    """
+    if resume == "auto":
+        return folder.newest_valid()
+    if resume == "none":
+        if any(folder.folder.glob(f"step_*/{MANIFEST}")):
+            raise UsageError(
+                f"--resume none: {run_dir} holds checkpoints of an earlier run",
+                fix="use --resume auto to go on with it, or another --run-dir",
+            )
+        return None, []
+    place = Path(resume)
+    if not (place / MANIFEST).is_file():
+        if not (place / run_directory.CHECKPOINTS).is_dir():
+            raise UsageError(
+                f"--resume {resume}: no checkpoint there (no {MANIFEST})",
+                fix="name a directory such as outputs/<run>/checkpoints/step_00001234, or use --resume auto",
+            )
+        place = find_checkpoint(place)
+    read_manifest(place)
+    return place.resolve(), []
+
+
+def read_start(place: Path, recipe: Recipe, plan: Plan) -> tuple[RunManifest, int]:
+    """The manifest of a checkpoint and the step at which this plan goes on from it.
+
+    Raises:
+        UsageError: a model of another recipe, or a position within an epoch that this plan's steps do not meet.
+    """
+    manifest = RunManifest.model_validate_json((place / MANIFEST).read_bytes())
+    ours = recipe.model.model_dump(mode="json")
+    if manifest.model != ours:
+        raise UsageError(
+            f"{place} is a checkpoint of another recipe ({manifest.recipe}): {_difference(manifest.model, ours)}",
+            fix="use the recipe it was trained with, or another --run-dir",
+        )
+    if (manifest.effective_batch, manifest.steps_per_epoch) == (plan.effective_batch, plan.steps_per_epoch):
+        return manifest, manifest.step
+    epochs, within = divmod(manifest.step, manifest.steps_per_epoch)
+    if within:
+        raise UsageError(
+            f"{place} was saved within an epoch of {manifest.steps_per_epoch} steps of {manifest.effective_batch} "
+            f"samples; this plan has {plan.steps_per_epoch} steps of {plan.effective_batch}",
+            fix=f"use --effective-batch {manifest.effective_batch} on the same data, or a checkpoint at an epoch's end",
+        )
+    return manifest, epochs * plan.steps_per_epoch
+
+
+def _difference(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "model") -> str:
+    """The first value that differs, with its place."""
+    key = next(key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key))
+    there, here = theirs.get(key), ours.get(key)
+    if isinstance(there, dict) and isinstance(here, dict):
+        return _difference(there, here, f"{prefix}.{key}")
+    return f"{prefix}.{key} is {there!r} there and {here!r} here"

@@ -1,0 +1,136 @@
+"""One process of a run, from its options to its exit code; the entry scripts call this."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from configs import run_directory
+from configs.errors import BevnextError, ExitCode
+from configs.plan import Plan
+from configs.schema import Recipe
+from detectors.zoo import build_detector, load_backbone
+from scenes.dataset import SceneDataset
+from scenes.index import open_index
+from scenes.loader import training_batches
+from scenes.order import BatchLayout, training_order
+
+from .checkpoints import CheckpointFolder
+from .loop import Run, train
+from .moving_average import MovingAverage
+from .optimizer import build_optimizer
+from .outcome import clear_outcome, record_outcome
+from .reporter import Reporter, SilentReporter
+from .resume import find_start, read_start
+from .start import StartOptions, choose_plan, choose_recipe, write_start
+from .state import TrainingState
+from .stop_signal import StopSignal
+from .trainer import Trainer
+from .world import World, join_world, rank_of_environment
+
+
+def run_process(options: StartOptions) -> ExitCode:
+    """Train as the options say, tell how it ended, and return the exit code; no error leaves this function."""
+    rank, _, _ = rank_of_environment()
+    run_dir = options.run_dir
+    try:
+        recipe = choose_recipe(options)
+        run_dir = run_dir or Path("outputs") / recipe.name
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if rank == 0:
+            clear_outcome(run_dir)
+        code = _train(options, run_dir, recipe)
+        if rank == 0:
+            record_outcome(run_dir, code, rank)
+    except BevnextError as error:
+        if (
+            run_dir is None
+            or not run_dir.is_dir()
+            or record_outcome(run_dir, error.exit_code, rank, error.message, error.fix)
+        ):
+            print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        if run_dir is None or record_outcome(run_dir, ExitCode.CRASHED, rank, repr(error)):
+            traceback.print_exc()
+        return ExitCode.CRASHED
+    return code
+
+
+def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
+    _, _, processes = rank_of_environment()
+    index = open_index(options.data_root, recipe.data.version, options.index_dir)
+    rows = index.rows_in(recipe.data.train_split)
+    order = training_order(index, rows, recipe.data, recipe.engine.seed)
+    plan = choose_plan(options, run_dir, recipe, len(order), processes)
+    torch.set_num_threads(plan.threads)
+    stop = StopSignal().listen()
+    with join_world(plan.device_kind, plan.device_ids) as world:
+        folder = CheckpointFolder(run_dir / run_directory.CHECKPOINTS, recipe.engine.keep_last)
+        start, passed_over = find_start(run_dir, folder, options.resume) if world.is_main else (None, [])
+        place = world.text_from_main(str(start or ""))
+        state = build_state(recipe, plan, world, pretrained=not place)
+        if place:
+            _, step = read_start(Path(place), recipe, plan)
+            state.restore(Path(place), step)
+        reporter = SilentReporter()
+        if world.is_main:
+            write_start(run_dir, recipe, plan)
+            reporter = Reporter(run_dir, plan, recipe.engine.log_every, state.step)
+            folder.make_latest(Path(place)) if place else None
+        for message in passed_over:
+            reporter.say(f"not used: {message}")
+        reporter.say(_opening(recipe, plan, run_dir, state.step))
+        dataset = SceneDataset(index, rows, recipe.data, training=True, seed=recipe.engine.seed)
+        batches = training_batches(
+            dataset,
+            order,
+            BatchLayout(world.rank, world.size, plan.device_batch, plan.accumulation),
+            first_step=state.step,
+            stop_step=plan.total_steps,
+            workers=plan.workers,
+            pin_memory=world.device.type != "cpu",
+        )
+        trainer = Trainer(state, recipe, plan, world)
+        code = train(Run(run_dir, recipe, plan, world, trainer, folder, reporter, stop, index), batches)
+        reporter.say(_closing(code, run_dir, state.step))
+        reporter.close()
+    return code
+
+
+def build_state(recipe: Recipe, plan: Plan, world: World, pretrained: bool) -> TrainingState:
+    """A fresh detector with its optimiser and average; the same on every process."""
+    torch.manual_seed(recipe.engine.seed)
+    torch.backends.cudnn.benchmark = True  # shapes never change
+    detector = build_detector(recipe.model, recipe.data).to(world.device)
+    if pretrained and recipe.model.backbone.weights:
+        load_backbone(detector, recipe.model.backbone.weights)
+    if recipe.engine.channels_last:
+        detector.to(memory_format=torch.channels_last)
+    detector.train()
+    return TrainingState(
+        detector=detector,
+        optimizer=build_optimizer(detector, recipe.optimizer, plan.learning_rate),
+        scaler=GradScaler(world.device.type, enabled=plan.precision == "fp16"),
+        average=MovingAverage(detector, recipe.engine.ema) if recipe.engine.ema else None,
+    )
+
+
+def _opening(recipe: Recipe, plan: Plan, run_dir: Path, step: int) -> str:
+    synthetic = " (synthetic data)" if "synthetic" in recipe.data.version else ""
+    begin = f"goes on after step {step}" if step else "starts"
+    return (
+        f"{recipe.name} on {recipe.data.version}{synthetic} {begin}: {plan.devices} x {plan.device_names[0]}, "
+        f"{plan.devices} x {plan.device_batch} x {plan.accumulation} = {plan.effective_batch} samples a step, "
+        f"{plan.total_steps} steps, {plan.precision}; everything goes to {run_dir}"
+    )
+
+
+def _closing(code: ExitCode, run_dir: Path, step: int) -> str:
+    if code is ExitCode.PREEMPTED:
+        return f"stopped as asked after step {step}, saved; the same command goes on (exit code {int(code)})"
+    return f"done after step {step}; checkpoints, results and curves are in {run_dir}"

@@ -1,0 +1,64 @@
+"""What a run carries from step to step, and its form on disk."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import AdamW
+
+from detectors.interface import Detector
+from evaluation.checkpoint_files import EMA_WEIGHTS, WEIGHTS
+
+from .moving_average import MovingAverage
+
+OPTIMIZER: Final = "optimizer.pt"
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """Everything that changes while training. Learning rate, sample order and randomness follow from `step`."""
+
+    detector: Detector
+    """The bare module (not wrapped) on its device."""
+    optimizer: AdamW
+    scaler: GradScaler
+    average: MovingAverage | None
+    step: int = 0
+    """Optimiser steps done."""
+
+    @property
+    def best_detector(self) -> Detector:
+        """The detector to evaluate: the average where there is one."""
+        return self.average.detector if self.average else self.detector
+
+    def payloads(self) -> Iterator[tuple[str, bytes]]:
+        """The files of a checkpoint, made one after the other so that only one is in memory."""
+        yield WEIGHTS, save(_contiguous(self.detector))
+        if self.average:
+            yield EMA_WEIGHTS, save(_contiguous(self.average.detector))
+        buffer = io.BytesIO()
+        torch.save({"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}, buffer)
+        yield OPTIMIZER, buffer.getvalue()
+
+    def restore(self, directory: Path, step: int) -> None:
+        """Take up the state that a verified checkpoint directory holds."""
+        self.detector.load_state_dict(load_file(directory / WEIGHTS))
+        if self.average:
+            self.average.detector.load_state_dict(load_file(directory / EMA_WEIGHTS))
+        others = torch.load(directory / OPTIMIZER, map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(others["optimizer"])
+        self.scaler.load_state_dict(others["scaler"])
+        self.step = step
+
+
+def _contiguous(module: nn.Module) -> dict[str, Tensor]:
+    """State dict on the CPU in plain memory order, as safetensors wants it."""
+    return {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}

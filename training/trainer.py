@@ -1,0 +1,136 @@
+"""The optimiser step: the recipe's step whatever the topology.
+
+All micro-batches of a step are drawn first, their positives are counted and summed over the processes, and every
+micro-batch's loss is divided by that sum. DDP averages gradients over processes, so the loss is multiplied by their
+number: the gradient is the one of the whole step's batch in a single process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from configs.errors import BevnextError
+from configs.plan import Plan
+from configs.schema import Recipe
+from scenes.sample import Batch
+
+from .optimizer import set_rate
+from .schedule import rate_factor
+from .state import TrainingState
+from .world import World
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one optimiser step did."""
+
+    loss: float
+    """Of the whole step: all processes, all micro-batches."""
+    terms: dict[str, float]
+    learning_rate: float
+    grad_norm: float
+    """Before clipping."""
+    stop: bool
+    """Some process was asked to stop."""
+
+
+class Trainer:
+    """Does optimiser steps on a training state."""
+
+    def __init__(self, state: TrainingState, recipe: Recipe, plan: Plan, world: World) -> None:
+        self.state = state
+        self.recipe = recipe
+        self.plan = plan
+        self.world = world
+        self.parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        self.network: nn.Module = state.detector
+        if world.size > 1:
+            self.network = DistributedDataParallel(
+                state.detector,
+                broadcast_buffers=False,  # as published: batch-norm statistics stay each process's own
+                gradient_as_bucket_view=True,
+            )
+
+    def train_step(self, micro_batches: Sequence[Batch], stop: bool = False) -> StepReport:
+        """One optimiser step on this process's micro-batches.
+
+        Args:
+            stop: this process was asked to stop; every process's report tells if any was.
+
+        Raises:
+            BevnextError: the loss or its gradient is not finite, on any process; the weights are as before the step.
+        """
+        state = self.state
+        self._seed_randomness()
+        learning_rate = set_rate(state.optimizer, rate_factor(self.recipe.schedule, state.step, self.plan.total_steps))
+        normaliser = self.world.sum(torch.stack([state.detector.normaliser(batch) for batch in micro_batches]).sum(0))
+        terms: dict[str, Tensor] = {}
+        own_losses = []
+        for number, batch in enumerate(micro_batches, start=1):
+            with self._hold_gradients(unless=number == len(micro_batches)):
+                found = self.forward_backward(batch, normaliser)
+            terms = {name: value + terms[name] if terms else value for name, value in found.items()}
+            own_losses.append(torch.stack(list(found.values())).sum())
+        state.scaler.unscale_(state.optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_norm)
+        sums = self.world.sum(torch.stack([*(value.float() for value in terms.values()), _flag(stop, grad_norm)]))
+        *values, stops, norm = torch.cat([sums, grad_norm.float()[None]]).tolist()
+        self._check_finite(sum(values), norm, micro_batches, own_losses)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        if state.average:
+            state.average.update(state.step)
+        return StepReport(sum(values), dict(zip(terms, values, strict=True)), learning_rate, norm, stops > 0)
+
+    def forward_backward(self, batch: Batch, normaliser: Tensor) -> dict[str, Tensor]:
+        """Add one micro-batch's gradient; returns its loss terms, detached."""
+        device = self.world.device.type
+        autocast = torch.autocast(device, _AUTOCAST.get(self.plan.precision), enabled=self.plan.precision in _AUTOCAST)
+        with autocast:
+            outputs = self.network(batch)
+        terms = self.state.detector.loss(outputs, batch, normaliser)
+        loss = torch.stack(list(terms.values())).sum() * self.world.size
+        self.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _hold_gradients(self, unless: bool) -> AbstractContextManager[None]:
+        """Let gradients add up locally; they are summed over the processes with the last micro-batch."""
+        if isinstance(self.network, DistributedDataParallel) and not unless:
+            return self.network.no_sync()
+        return nullcontext()
+
+    def _seed_randomness(self) -> None:
+        """Dropout is a pure function of (seed, step, rank): a run that is taken up needs no generator state."""
+        words = (self.recipe.engine.seed, self.state.step, self.world.rank)
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
+
+    def _check_finite(self, loss: float, norm: float, batches: Sequence[Batch], own_losses: Sequence[Tensor]) -> None:
+        overflow_is_handled = self.state.scaler.is_enabled()  # fp16: the scaler skips the step and scales down
+        if math.isfinite(loss) and (math.isfinite(norm) or overflow_is_handled):
+            return
+        pairs = list(zip(batches, own_losses, strict=True))
+        if not math.isfinite(loss):
+            pairs = [(batch, own) for batch, own in pairs if not bool(own.isfinite())]
+        tokens = "\n".join(token for batch, _ in pairs for token in batch.tokens)
+        named = [token for text in self.world.all_texts(tokens) for token in text.split("\n") if token]
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        raise BevnextError(
+            f"step {self.state.step + 1}: {what}; samples: {', '.join(named)}",
+            fix="look at these samples, or lower the learning rate; the last checkpoint is from before this step",
+        )
+
+
+def _flag(value: bool, like: Tensor) -> Tensor:
+    return torch.tensor(float(value), device=like.device)

@@ -45,7 +45,12 @@ def make_plan(
     if samples < 1:
         raise UsageError(f"split {recipe.data.train_split!r} holds no samples", fix="choose another data.train_split")
     origins: dict[str, str] = {"recipe": "option --config", "epoch_samples": "index", "reference_batch": "recipe"}
-    device_ids = _choose_devices(devices, options, origins)
+    local_ids = _choose_devices(devices, options, origins)
+    nodes = options.nodes or 1
+    origins["nodes"] = "default: this machine" if options.nodes is None else "option --nnodes"
+    if nodes > 1:
+        origins["devices"] = f"derived: {nodes} nodes x {len(local_ids)} devices"
+    device_ids = local_ids * nodes
     split = _choose_batch(recipe, len(device_ids), options, origins)
     rule, factor = _learning_rate_rule(recipe, split.effective, options, origins)
     epochs = _pick(options.epochs, "--epochs", recipe.schedule.epochs, origins, "epochs")
@@ -54,7 +59,7 @@ def make_plan(
     origins["total_steps"] = f"derived: {epochs} epochs x {steps}"
     precision = _choose_precision(recipe, devices, options, origins)
     batch_bytes = split.device_batch * sample_bytes(recipe)
-    workers = _choose_workers(devices, len(device_ids), batch_bytes, options, origins)
+    workers = _choose_workers(devices, len(local_ids), batch_bytes, options, origins)
     images = len(recipe.data.cameras) * recipe.data.frames
     origins["images_per_sample"] = f"derived: {len(recipe.data.cameras)} cameras x {recipe.data.frames} frames"
     rate = _sample_rate(len(device_ids), measured, origins)
@@ -63,6 +68,7 @@ def make_plan(
         device_kind=devices.kind,
         device_names=tuple(devices.names[i] for i in device_ids),
         device_ids=device_ids,
+        nodes=nodes,
         devices=len(device_ids),
         device_batch=split.device_batch,
         accumulation=split.accumulation,
@@ -79,11 +85,11 @@ def make_plan(
         total_steps=epochs * steps,
         precision=precision,
         workers=workers,
-        threads=_choose_threads(devices, len(device_ids), origins),
+        threads=_choose_threads(devices, len(local_ids), origins),
         images_per_sample=images,
         samples_per_second=rate,
         images_per_second=rate and rate * images,
-        shared_memory_bytes=_shared_memory(len(device_ids), workers, batch_bytes, origins),
+        shared_memory_bytes=_shared_memory(len(local_ids), workers, batch_bytes, origins),
         grace_seconds=_choose_grace(options, measured, origins),
         warnings=tuple(_warnings(recipe, split.effective, epochs * steps, options)),
         origins=origins,
@@ -138,7 +144,7 @@ def _choose_cpu_processes(facts: DeviceFacts, options: PlanOptions, origins: dic
             fix="`bevnext-sam2 doctor` says why; --device cpu trains without one",
         )
     if options.num_devices is not None:
-        origins["device_ids"] = origins["devices"] = "option --processes"
+        origins["device_ids"] = origins["devices"] = "option --num-processes"
         return (0,) * options.num_devices
     count = min(2, facts.cpu_cores)
     origins["device_ids"] = origins["devices"] = f"default: {count} process(es) share the CPU's {facts.cpu_cores} cores"

@@ -46,6 +46,7 @@ class PlanOptions(_Frozen):
     device: str | None = None
     gpus: tuple[NonNegativeInt, ...] | None = None
     num_devices: PositiveInt | None = None
+    nodes: PositiveInt | None = None
     batch_size: PositiveInt | None = None
     effective_batch: PositiveInt | None = None
     gradient_accumulation: PositiveInt | None = None
@@ -64,9 +65,11 @@ class Plan(_Frozen):
     device_kind: str
     device_names: tuple[str, ...]
     device_ids: tuple[NonNegativeInt, ...]
-    """Index of each process's device among the visible ones; processes on a CPU share device 0."""
+    """Index of each process's device among the visible ones of its node; processes on a CPU share device 0."""
+    nodes: PositiveInt
+    """Machines; all are taken to be like this one."""
     devices: PositiveInt
-    """Processes, one per device (or per share of the CPU's cores)."""
+    """Processes on all nodes, one per device (or per share of the CPU's cores)."""
     device_batch: PositiveInt
     accumulation: PositiveInt
     effective_batch: PositiveInt
@@ -91,7 +94,13 @@ class Plan(_Frozen):
     images_per_second: PositiveFloat | None
     """What the loaders of all devices must deliver together."""
     shared_memory_bytes: NonNegativeInt
+    """What the loaders of one node need of /dev/shm."""
     grace_seconds: PositiveInt
     """Time that a stopped run needs at most to finish its step and save."""
     warnings: tuple[str, ...] = ()
     origins: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def devices_per_node(self) -> int:
+        """Processes that torchrun starts on each machine."""
+        return self.devices // self.nodes

@@ -13,31 +13,15 @@ from configs.errors import DataError
 from configs.nuscenes import CLASS_OF_CATEGORY, CLASSES
 from scenes.index_layout import AnnotationRecords, Floats, Integers, SampleRecords
 from scenes.sensor_tables import column, matrix, resolve, small_tokens
+from scenes.table_schemas import SCHEMAS, schema_of
 from scenes.tables import Progress, read_large_table, read_small_table
 from scenes.tokens import TokenArray, TokenMap, decode_tokens, is_none
 
 VISIBILITY_LEVELS: Final = ("v0-40", "v40-60", "v60-80", "v80-100")
 _MAX_TIME_DIFFERENCE: Final = 1.5  # seconds, the devkit's default
 
-_TEXT = pa.string()
-_VECTOR = pa.list_(pa.float64())
-_INSTANCE = pa.schema({"token": _TEXT, "category_token": _TEXT})
-_ANNOTATION = pa.schema(
-    {
-        "token": _TEXT,
-        "sample_token": _TEXT,
-        "instance_token": _TEXT,
-        "visibility_token": _TEXT,
-        "attribute_tokens": pa.list_(_TEXT),
-        "translation": _VECTOR,
-        "size": _VECTOR,
-        "rotation": _VECTOR,
-        "prev": _TEXT,
-        "next": _TEXT,
-        "num_lidar_pts": pa.int32(),
-        "num_radar_pts": pa.int32(),
-    }
-)
+_INSTANCE = schema_of("instance", "token", "category_token")
+_ANNOTATION = SCHEMAS["sample_annotation"]
 _TOKENS = ("token", "sample_token", "instance_token", "prev", "next")
 
 
@@ -74,28 +58,6 @@ def read_annotations(
         radar_points=raw["num_radar_pts"][order],
     )
     return records, names, [record["name"] for record in attributes]
-
-
-def no_annotations() -> AnnotationRecords:
-    """The annotations of a test set."""
-    tokens = np.zeros((0, 2), np.uint64)
-    whole = np.zeros(0, np.int64)
-    triples = np.zeros((0, 3))
-    return AnnotationRecords(
-        tokens=tokens,
-        instances=tokens,
-        samples=whole,
-        categories=whole,
-        labels=whole,
-        translations=triples,
-        sizes=triples,
-        rotations=np.zeros((0, 4)),
-        velocities=triples,
-        attributes=whole,
-        visibilities=whole,
-        lidar_points=whole,
-        radar_points=whole,
-    )
 
 
 def labels_of_categories(names: list[str]) -> Integers:

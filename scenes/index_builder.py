@@ -13,15 +13,15 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from configs.errors import DataError
 from configs.index_location import index_directory
 from configs.nuscenes import TABLES
-from scenes.annotation_tables import no_annotations, read_annotations
+from scenes.annotation_tables import read_annotations
 from scenes.index_files import stamps_of, write_index
-from scenes.index_layout import AnnotationRecords, Records, SampleRecords, assemble, facts_of
+from scenes.index_layout import Records, assemble, facts_of
 from scenes.sensor_tables import read_samples, read_scenes, read_sensors
 from scenes.splits import CUSTOM_SPLITS, splits_of
+from scenes.table_schemas import LARGE_TABLES
 from scenes.tables import Progress as Report
 from scenes.tables import no_progress
 
-LARGE_TABLES: Final = ("sample", "sample_data", "ego_pose", "instance", "sample_annotation")
 STAMPED_FILES: Final = (*(f"{name}.json" for name in TABLES), CUSTOM_SPLITS)
 
 
@@ -47,7 +47,7 @@ def _read_records(source: Path, version: str, report: Report) -> Records:
     if not len(samples.tokens):
         raise DataError(f"{source / 'sample.json'}: there are no samples", fix="get the metadata again")
     sensors, calibrations, sample_data = read_sensors(source, samples, report)
-    annotations, categories, attributes = _annotations(source, version, samples, report)
+    annotations, categories, attributes = read_annotations(source, samples, report)
     return Records(
         scenes=scenes,
         samples=samples,
@@ -77,14 +77,6 @@ def version_directory(dataroot: Path, version: str) -> Path:
         f"{dataroot} holds no tables of version {version!r}; versions there: {', '.join(others) or 'none'}",
         fix=f"use --version {others[0]}" if others else "unpack the nuScenes metadata archive there",
     )
-
-
-def _annotations(
-    source: Path, version: str, samples: SampleRecords, report: Report
-) -> tuple[AnnotationRecords, list[str], list[str]]:
-    if version.endswith("-test") and not (source / "sample_annotation.json").exists():
-        return no_annotations(), [], []
-    return read_annotations(source, samples, report)
 
 
 @contextmanager

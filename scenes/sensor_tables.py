@@ -11,24 +11,22 @@ from numpy.typing import NDArray
 
 from configs.errors import DataError
 from scenes.index_layout import CHANNELS, CalibrationRecords, Floats, SampleRecords, SceneRecords, SensorRecords
+from scenes.table_schemas import schema_of
 from scenes.tables import Progress, read_large_table, read_small_table
 from scenes.tokens import TokenArray, TokenMap, as_texts, decode_tokens
 
-_TEXT = pa.string()
-_VECTOR = pa.list_(pa.float64())
-_SAMPLE = pa.schema({"token": _TEXT, "timestamp": pa.int64(), "scene_token": _TEXT})
-_EGO_POSE = pa.schema({"token": _TEXT, "rotation": _VECTOR, "translation": _VECTOR})
-_SAMPLE_DATA = pa.schema(
-    {
-        "sample_token": _TEXT,
-        "ego_pose_token": _TEXT,
-        "calibrated_sensor_token": _TEXT,
-        "timestamp": pa.int64(),
-        "is_key_frame": pa.bool_(),
-        "height": pa.int32(),
-        "width": pa.int32(),
-        "filename": _TEXT,
-    }
+_SAMPLE = schema_of("sample", "token", "timestamp", "scene_token")
+_EGO_POSE = schema_of("ego_pose", "token", "rotation", "translation")
+_SAMPLE_DATA = schema_of(
+    "sample_data",
+    "sample_token",
+    "ego_pose_token",
+    "calibrated_sensor_token",
+    "timestamp",
+    "is_key_frame",
+    "height",
+    "width",
+    "filename",
 )
 _NOT_USED = -1  # channel of a radar
 
@@ -164,7 +162,7 @@ def matrix(block: pa.Table, name: str, width: int, table: str) -> Floats:
 
 def small_tokens(records: list[dict[str, Any]], field: str, table: str) -> TokenArray:
     """Tokens of a table read whole."""
-    return decode_tokens(pa.array([record[field] for record in records], _TEXT), f"{table}.{field}")
+    return decode_tokens(pa.array([record[field] for record in records], pa.string()), f"{table}.{field}")
 
 
 def resolve(targets: TokenMap, tokens: TokenArray, field: str, table: str) -> NDArray[np.int64]:

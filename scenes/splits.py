@@ -36,9 +36,13 @@ def splits_of(version_directory: Path, version: str, scenes: Collection[str]) ->
     Errors: `DataError` for a `splits.json` that is not `{split: [scene names]}`.
     """
     known = set(scenes)
-    official = {name: official_splits()[name] for name in _SPLITS_OF_VERSION.get(version, ())}
-    splits = official | custom_splits(version_directory)
+    splits = official_splits_of(version) | custom_splits(version_directory)
     return {name: [scene for scene in members if scene in known] for name, members in splits.items()}
+
+
+def official_splits_of(version: str) -> dict[str, list[str]]:
+    """Scene names of the official splits of a version, `{}` for a version that has none."""
+    return {name: official_splits()[name] for name in _SPLITS_OF_VERSION.get(version, ())}
 
 
 def custom_splits(version_directory: Path) -> dict[str, list[str]]:

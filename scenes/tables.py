@@ -50,16 +50,24 @@ def read_small_table(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]
 
 
 def read_large_table(
-    path: Path, schema: pa.Schema, convert: Callable[[pa.Table], T], progress: Progress = no_progress
+    path: Path,
+    schema: pa.Schema,
+    convert: Callable[[pa.Table], T],
+    progress: Progress = no_progress,
+    complete: bool = True,
 ) -> list[T]:
     """`convert` applied to each block of the table, in order, on `THREADS` threads; to one empty block for `[]`.
 
-    Blocks have the columns of `schema`, without nulls; other fields are not read. `progress` is told the bytes done.
+    Blocks have the columns of `schema`; other fields are not read. Without `complete` a field that a record lacks is
+    null, with it an error. `progress` is told the bytes done.
     Errors: `DataError` for a file that is missing, cut off, not a JSON array of flat records, or lacks a field.
     """
 
     def work(block: NDArray[np.uint8], at: int) -> T:
-        return convert(_parse(block, at, path, schema))
+        table = _parse(block, at, path, schema)
+        if complete:
+            _refuse_nulls(table, at, path)
+        return convert(table)
 
     results: list[T] = []
     waiting: list[tuple[Future[T], int]] = []
@@ -131,8 +139,23 @@ def _parse(block: NDArray[np.uint8], at: int, path: Path, schema: pa.Schema) -> 
             pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
     except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: in the block at byte {at}: {error}", fix=_GET_AGAIN) from None
-    for name in schema.names:
+        raise DataError(f"{path}: {_first_bad_record(block, at) or error}", fix=_GET_AGAIN) from None
+    return table.combine_chunks()
+
+
+def _first_bad_record(block: NDArray[np.uint8], at: int) -> str:
+    """Where JSON breaks in a block, '' when it does not (then a value has the wrong type)."""
+    for line in block.tobytes().splitlines(keepends=True):
+        try:
+            json.loads(line)
+        except ValueError as error:
+            return f"byte {at}: not valid JSON: {error} in {line[:80].decode(errors='replace')!r}..."
+        at += len(line)
+    return ""
+
+
+def _refuse_nulls(table: pa.Table, at: int, path: Path) -> None:
+    for name in table.column_names:
         column = table.column(name)
         if column.null_count:
             number = int(np.flatnonzero(column.is_null().to_numpy())[0])
@@ -141,7 +164,6 @@ def _parse(block: NDArray[np.uint8], at: int, path: Path, schema: pa.Schema) -> 
                 f"(the first is its record {number})",
                 fix=_GET_AGAIN,
             )
-    return table.combine_chunks()
 
 
 def _one_record_per_line(block: NDArray[np.uint8], at: int, path: Path) -> None:

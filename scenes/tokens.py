@@ -21,23 +21,37 @@ _NIBBLES[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 
 
 def decode_tokens(texts: pa.StringArray, where: str) -> TokenArray:
-    """Strings of 32 hexadecimal digits, or empty, -> `[n, 2]`. `where` names table and field in the error."""
+    """Strings of 32 hexadecimal digits, or empty, -> `[n, 2]`. `where` names table and field in the `DataError`."""
+    tokens, wrong = try_tokens(texts)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"{where}: {texts[row].as_py()!r} is not a token of 32 hexadecimal digits",
+            fix="get the nuScenes tables again; other token forms are not supported",
+        )
+    return tokens
+
+
+def try_tokens(texts: pa.StringArray) -> tuple[TokenArray, NDArray[np.bool_]]:
+    """Tokens `[n, 2]`, and a mask of the strings that are none: those become the empty token."""
+    tokens = np.zeros((len(texts), 2), np.uint64)
     if not len(texts):
-        return np.zeros((0, 2), np.uint64)
+        return tokens, np.zeros(0, bool)
     ends = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
     lengths = np.diff(ends)
-    _refuse((lengths != _DIGITS) & (lengths != 0), texts, where)
-    present = lengths == _DIGITS
-    tokens = np.zeros((len(texts), 2), np.uint64)
-    if present.any():
-        characters = np.frombuffer(texts.buffers()[2], np.uint8)[ends[0] : ends[-1]].reshape(-1, _DIGITS)
-        nibbles = _NIBBLES[characters]
-        wrong = np.zeros(len(texts), bool)
-        wrong[present] = (nibbles == _BAD).any(axis=1)
-        _refuse(wrong, texts, where)
+    wrong = (lengths != _DIGITS) & (lengths != 0)
+    rows = np.flatnonzero(lengths == _DIGITS)
+    if len(rows):
+        data = np.frombuffer(texts.buffers()[2], np.uint8)[ends[0] : ends[-1]]
+        if wrong.any():
+            data = data[np.repeat(lengths == _DIGITS, lengths)]
+        nibbles = _NIBBLES[data.reshape(-1, _DIGITS)]
+        bad = (nibbles == _BAD).any(axis=1)
+        wrong[rows[bad]] = True
         packed = (nibbles[:, 0::2] << 4) | nibbles[:, 1::2]
-        tokens[present] = packed.view(">u8")
-    return tokens
+        tokens[rows] = packed.view(">u8")
+        tokens[rows[bad]] = 0
+    return tokens, wrong
 
 
 def token_of(text: str) -> TokenArray | None:
@@ -90,12 +104,3 @@ class TokenMap:
         equal = (self._sorted[1:] == self._sorted[:-1]).all(axis=1)
         repeated: NDArray[np.int64] = self.order[1:][equal]
         return repeated
-
-
-def _refuse(wrong: NDArray[np.bool_], texts: pa.StringArray, where: str) -> None:
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise DataError(
-            f"{where}: {texts[row].as_py()!r} (record {row} of its block) is not a token of 32 hexadecimal digits",
-            fix="get the nuScenes tables again; other token forms are not supported",
-        )

@@ -1,0 +1,1 @@
+"""The parts of `data check`: tables, chains, splits, files, and what to download."""

@@ -1,0 +1,21 @@
+"""`bevnext-sam2 data`: make, index, check and import data sets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from configs.lazy_group import LazyGroup
+
+COMMANDS: Final = {
+    "synth": ("scenes.synthetic.command:synth", "Make the synthetic driving set."),
+    "index": ("scenes.index_command:index", "Build the index that loading reads."),
+    "check": ("scenes.check_command:check", "Find every fault of a data set; say what to download."),
+    "import": ("scenes.import_command:import_infos", "Make an index from info pickles, which are not executed."),
+}
+
+
+@click.group(cls=LazyGroup, subcommands=COMMANDS)
+def data() -> None:
+    """Make, index and check data sets in nuScenes format."""

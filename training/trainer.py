@@ -7,10 +7,12 @@ number: the gradient is the one of the whole step's batch in a single process.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,11 @@ from .schedule import rate_factor
 from .state import TrainingState
 from .world import World
 
+# As published: batch-norm statistics stay each process's own. Newer torch has a new name for it.
+_DDP_OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters
+_BUFFERS_STAY_LOCAL: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _DDP_OPTIONS else "broadcast_buffers": False
+}
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,8 +64,8 @@ class Trainer:
         if world.size > 1:
             self.network = DistributedDataParallel(
                 state.detector,
-                broadcast_buffers=False,  # as published: batch-norm statistics stay each process's own
                 gradient_as_bucket_view=True,
+                **_BUFFERS_STAY_LOCAL,
             )
 
     def train_step(self, micro_batches: Sequence[Batch], stop: bool = False) -> StepReport:

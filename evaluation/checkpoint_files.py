@@ -74,7 +74,7 @@ def read_manifest(directory: Path, verify: bool = True) -> Manifest:
         DataError: no manifest, an unreadable one, one of another schema, or a file that differs from it.
     """
     path = directory / MANIFEST
-    other = "use another checkpoint of the run (`--weights-from step_XXXXXXXX`), or train again with `--resume auto`"
+    other = "use another checkpoint of the run (`--checkpoint step_XXXXXXXX`), or train again with `--resume auto`"
     if not path.is_file():
         raise DataError(f"{directory} is not a finished checkpoint: it has no {MANIFEST}", fix=other)
     try:

@@ -10,13 +10,12 @@ import torch
 from configs.schema import DataConfig
 from detectors.interface import Detector
 from evaluation.atomic_file import write_atomically
-from evaluation.nuscenes_metrics import MetricsSummary, evaluate_nuscenes
+from evaluation.nuscenes_metrics import METRICS_FILE, MetricsSummary, evaluate_nuscenes
 from evaluation.predict import ProgressHook, predict
 from evaluation.results import write_results
 from scenes.index import SceneIndex
 
 RESULTS_FILE: Final = "results_nusc.json"
-METRICS_FILE: Final = "metrics.json"
 
 
 def evaluate_detector(

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
     from evaluation.global_boxes import GlobalBoxes
 
+METRICS_FILE: Final = "metrics.json"
+"""Name under which a `MetricsSummary` is kept."""
 SUMMARY_FILE: Final = "metrics_summary.json"
 DETAILS_FILE: Final = "metrics_details.json"
+"""The devkit's own files: all scores, and the curves behind them by `class:distance`."""
 
 TP_ERRORS: Final = {
     "trans_err": "mATE",

@@ -10,8 +10,8 @@ from configs import run_directory
 from configs.errors import UsageError
 from configs.recipes import SPLITS_OF_VERSION
 from evaluation.atomic_file import write_atomically
-from evaluation.evaluate import METRICS_FILE, evaluate_detector
-from evaluation.nuscenes_metrics import MetricsSummary, evaluate_nuscenes
+from evaluation.evaluate import evaluate_detector
+from evaluation.nuscenes_metrics import METRICS_FILE, MetricsSummary, evaluate_nuscenes
 from evaluation.options import DEFAULT_VERSION, DataChoice, ModelChoice
 from evaluation.pictures import draw_sample, spread_rows
 from evaluation.processes import is_main_process, joined_processes

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from configs.nuscenes import CLASSES
 from evaluation.figures.palette import CLASS_COLOURS, PRETTY_NAMES
@@ -21,14 +23,21 @@ if TYPE_CHECKING:
 _INK: Final = "#20242b"
 _SOFT: Final = "#9aa1aa"
 _LINE: Final = "#1e88ff"
-_DISTANCE_STYLES: Final = {"0.5": (0, (1, 1.4)), "1.0": (0, (3, 1.4)), "2.0": "solid", "4.0": (0, (6, 1.2, 1, 1.2))}
-_SMOOTHING: Final = 0.9
+_DISTANCE_STYLES: Final[dict[str, tuple[float, tuple[float, ...]]]] = {
+    "0.5": (0, (1, 1.4)),
+    "1.0": (0, (3, 1.4)),
+    "2.0": (0, ()),
+    "4.0": (0, (6, 1.2, 1, 1.2)),
+}
+"""Dashes of each matching distance; none for the 2 m at which the errors are measured."""
+_WINDOW: Final = 0.06
+"""Share of a curve that its moving average spans."""
 
 
 def draw_curve(
     steps: Sequence[float], values: Sequence[float], label: str, *, smooth: bool = False, logarithmic: bool = False
 ) -> Figure:
-    """One quantity over optimiser steps; `smooth` adds an exponential average over the pale raw values."""
+    """One quantity over optimiser steps; `smooth` adds a moving average over the pale raw values."""
     figure = Figure(figsize=(4.2, 2.4), layout="constrained")
     axes = figure.add_subplot()
     if smooth and len(values) > 2:
@@ -38,6 +47,9 @@ def draw_curve(
         axes.plot(steps, values, color=_LINE, linewidth=1.4, marker="o" if len(values) < 40 else None, markersize=2.5)
     if logarithmic:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("optimiser step", fontsize=8)
     axes.set_title(label, fontsize=9, loc="left", color=_INK)
     _plain(axes)
@@ -61,6 +73,7 @@ def draw_class_ap(summary: MetricsSummary) -> Figure:
     axes.set_xlabel("average precision", fontsize=8)
     axes.set_title(f"AP per class, mAP {summary.mean_ap:.3f}", fontsize=9, loc="left", color=_INK)
     _plain(axes)
+    _distance_legend(figure)
     return figure
 
 
@@ -75,24 +88,28 @@ def draw_precision_recall(details: Mapping[str, Mapping[str, Any]], summary: Met
     for axes, name in zip(panels.flat, CLASSES, strict=True):
         for distance, style in _DISTANCE_STYLES.items():
             curve = details[f"{name}:{distance}"]
-            axes.plot(
-                curve["recall"], curve["precision"], color=CLASS_COLOURS[name], linestyle=style, linewidth=1.2,
-                label=f"{float(distance):g} m",
-            )  # fmt: skip
+            axes.plot(curve["recall"], curve["precision"], color=CLASS_COLOURS[name], linestyle=style, linewidth=1.2)
         axes.set_title(f"{PRETTY_NAMES[name]}  {summary.class_ap[name]:.2f}", fontsize=8, loc="left", color=_INK)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
         _plain(axes)
-    figure.supxlabel("recall", fontsize=8)
-    figure.supylabel("precision", fontsize=8)
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    legend = figure.legend(
-        handles, labels, title="matching distance", loc="outside lower center", ncols=4, frameon=False, fontsize=7,
+    for axes in panels[-1]:
+        axes.set_xlabel("recall", fontsize=8)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("precision", fontsize=8)
+    _distance_legend(figure)
+    return figure
+
+
+def _distance_legend(figure: Figure) -> None:
+    lines = [
+        Line2D([], [], color=_INK, linewidth=1.2, linestyle=style, label=f"{float(distance):g} m")
+        for distance, style in _DISTANCE_STYLES.items()
+    ]
+    figure.legend(
+        handles=lines, title="matching distance", loc="outside lower center", ncols=4, frameon=False, fontsize=7,
         title_fontsize=7,
     )  # fmt: skip
-    for line in legend.get_lines():
-        line.set_color(_INK)
-    return figure
 
 
 def to_svg(figure: Figure) -> str:
@@ -106,19 +123,17 @@ def to_svg(figure: Figure) -> str:
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    average, weight, out = 0.0, 0.0, []
-    for value in values:
-        average = _SMOOTHING * average + (1 - _SMOOTHING) * value
-        weight = _SMOOTHING * weight + (1 - _SMOOTHING)
-        out.append(average / weight)
-    return out
+    """Centred moving average, which does not lag behind; its window shrinks towards both ends."""
+    reach = max(1, round(len(values) * _WINDOW / 2))
+    windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
 
 
 def _plain(axes: Axes) -> None:
     """Hairline axes on two sides, a pale grid, small ticks."""
     axes.grid(color="#e8eaee", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=7, width=0.6, length=3, color=_SOFT)
+    axes.tick_params(which="both", labelsize=7, width=0.6, length=3, color=_SOFT)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_linewidth(0.6)

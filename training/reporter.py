@@ -74,6 +74,7 @@ class Reporter(SilentReporter):
     ) -> None:
         self.plan = plan
         self.log_every = log_every
+        self._first_step = first_step
         self.console = console or Console(file=sys.stdout, soft_wrap=True, highlight=False)
         self._log = (run_dir / run_directory.LOG).open("a", encoding="utf-8", buffering=1)
         self._metrics = MetricsLog(run_dir, first_step)
@@ -86,7 +87,7 @@ class Reporter(SilentReporter):
 
     def step(self, step: int, report: StepReport, waited: float) -> None:
         self._window.add(report, waited)
-        if self._window.steps == 1 or step % self.log_every == 0 or step == self.plan.total_steps:
+        if step in (self._first_step + 1, self.plan.total_steps) or step % self.log_every == 0:
             self._figures(step, report)
         self._progress.update(self._task, completed=step)
 
@@ -94,7 +95,7 @@ class Reporter(SilentReporter):
         size = sum(file.stat().st_size for file in place.iterdir())
         self._metrics.write("checkpoint", step, {"seconds": seconds, "bytes": size}, epoch=self._epoch(step))
         self.say(f"saved {place} ({size / 2**20:.1f} MiB in {seconds:.2f} s)")
-        self._window = _Window()
+        self._window.begun += seconds
 
     def predicted(self, done: int, samples: int) -> None:
         self._progress.update(self._task, figures=f"evaluating {done}/{samples}")
@@ -102,7 +103,7 @@ class Reporter(SilentReporter):
     def evaluation(self, step: int, metrics: dict[str, float], seconds: float) -> None:
         self._metrics.write("evaluate", step, {"seconds": seconds}, epoch=self._epoch(step), metrics=metrics)
         self.say(f"evaluated in {seconds:.1f} s: NDS {metrics['NDS']:.4f}, mAP {metrics['mAP']:.4f}")
-        self._window = _Window()
+        self._window.begun += seconds
 
     def close(self) -> None:
         self._progress.stop()
@@ -115,7 +116,7 @@ class Reporter(SilentReporter):
     def _figures(self, step: int, report: StepReport) -> None:
         """Record the means over the window, and begin the next."""
         window, self._window = self._window, _Window()
-        seconds = max(self._window.begun - window.begun, 1e-9)
+        seconds = self._window.begun - window.begun
         rate = window.steps * self.plan.effective_batch / seconds
         eta = (self.plan.total_steps - step) * seconds / window.steps
         figures = {

@@ -1,0 +1,187 @@
+"""Checkpoints: whole or not there, verified, rotated, and never those of another recipe."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from toy import ALONE, ToyDetector, step_batches, toy_plan, toy_recipe, toy_trainer
+
+from configs.errors import BevnextError, DataError, UsageError
+from configs.plan import Plan
+from evaluation.checkpoint_files import read_manifest
+from training.checkpoints import CheckpointFolder, RunManifest
+from training.resume import find_start, read_start
+from training.trainer import Trainer
+
+RECIPE = toy_recipe()
+
+
+def manifest_of(step: int, plan: Plan | None = None, **changes: object) -> RunManifest:
+    plan = plan or toy_plan(RECIPE, ALONE, batch_size=4)
+    values = {
+        "step": step,
+        "epoch": step // plan.steps_per_epoch,
+        "recipe": RECIPE.name,
+        "created": f"2030-01-01T00:00:{step:02d}+00:00",
+        "files": {},
+        "model": RECIPE.model.model_dump(mode="json"),
+        "effective_batch": plan.effective_batch,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "world_size": 1,
+    }
+    return RunManifest.model_validate({**values, **changes})
+
+
+def write(folder: CheckpointFolder, step: int) -> Path:
+    return folder.write(manifest_of(step), [("model.safetensors", b"weights" * step)])
+
+
+def names(folder: CheckpointFolder) -> list[str]:
+    return sorted(path.name for path in folder.folder.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CheckpointFolder:
+    return CheckpointFolder(tmp_path / "checkpoints", keep_last=2)
+
+
+def test_the_last_ones_and_the_linked_ones_stay(folder: CheckpointFolder) -> None:
+    write(folder, 1)
+    assert folder.record_metrics(folder.folder / "step_00000001", {"NDS": 0.5}, score="NDS")
+    for step in (2, 3, 4):
+        place = write(folder, step)
+    assert names(folder) == ["best", "latest", "step_00000001", "step_00000003", "step_00000004"]
+    assert (folder.folder / "latest").readlink() == Path("step_00000004")
+    assert not folder.record_metrics(place, {"NDS": 0.4}, score="NDS")
+    assert (folder.folder / "best").readlink() == Path("step_00000001")
+    assert folder.record_metrics(write(folder, 5), {"NDS": 0.6}, score="NDS")
+    assert names(folder) == ["best", "latest", "step_00000004", "step_00000005"]
+    assert read_manifest(folder.folder / "best").metrics == {"NDS": 0.6}
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(folder: CheckpointFolder) -> None:
+    first, second = write(folder, 1), write(folder, 2)
+    assert folder.newest_valid() == (second, [])
+    (second / "model.safetensors").write_bytes(b"weights" * 1 + b"weightz")
+    found, passed_over = folder.newest_valid()
+    assert found == first
+    assert "damaged" in passed_over[0]
+    (first / "manifest.json").unlink()
+    found, passed_over = folder.newest_valid()
+    assert found is None
+    assert len(passed_over) == 2
+    assert write(folder, 2) == second  # replaces the damaged one
+    assert folder.newest_valid()[0] == second
+
+
+def test_an_unfinished_checkpoint_is_never_seen_and_cleared(folder: CheckpointFolder) -> None:
+    def killed() -> Iterator[tuple[str, bytes]]:
+        yield "model.safetensors", b"half"
+        raise KeyboardInterrupt
+
+    first = write(folder, 1)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write(manifest_of(2), killed())
+    assert folder.newest_valid() == (first, [])
+    write(folder, 2)
+    assert names(folder) == ["latest", "step_00000001", "step_00000002"]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Writing beyond `size` bytes fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_clear_error_and_earlier_checkpoints_stay(folder: CheckpointFolder) -> None:
+    trainer = toy_trainer(ToyDetector(), RECIPE, toy_plan(RECIPE, ALONE, 4), ALONE)
+    first = write(folder, 1)
+    with largest_file(1000), pytest.raises(BevnextError) as caught:
+        folder.write(manifest_of(2), trainer.state.payloads())
+    assert "cannot write checkpoint" in caught.value.message
+    assert "--resume auto" in caught.value.fix
+    assert caught.value.exit_code == 1
+    assert names(folder) == ["latest", "step_00000001"]
+    assert folder.newest_valid() == (first, [])
+
+
+def trained(steps: range, trainer: Trainer) -> Trainer:
+    for step in steps:
+        trainer.train_step(step_batches(trainer.plan, 0, step))
+    return trainer
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_run_goes_on_bit_by_bit_where_it_stopped(precision: str, folder: CheckpointFolder) -> None:
+    recipe = toy_recipe(f"engine.precision={precision}")
+    plan = toy_plan(recipe, ALONE, batch_size=4)
+    torch.manual_seed(0)
+    straight = trained(range(2), toy_trainer(ToyDetector(dropout=0.3, norm=True), recipe, plan, ALONE))
+    place = folder.write(manifest_of(2, plan), straight.state.payloads())
+    trained(range(2, 4), straight)
+
+    resumed = toy_trainer(ToyDetector(dropout=0.3, norm=True), recipe, plan, ALONE)
+    manifest, step = read_start(place, recipe, plan)
+    assert (manifest.step, step) == (2, 2)
+    resumed.state.restore(place, step)
+    trained(range(2, 4), resumed)
+
+    assert resumed.state.step == straight.state.step == 4
+    assert resumed.state.average is not None
+    assert straight.state.average is not None
+    for ours, theirs in (
+        (resumed.state.detector, straight.state.detector),
+        (resumed.state.average.detector, straight.state.average.detector),
+    ):
+        for name, value in theirs.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], value), name
+
+
+def test_which_checkpoint_to_start_from(tmp_path: Path, folder: CheckpointFolder) -> None:
+    assert find_start(tmp_path, folder, "auto") == (None, [])
+    assert find_start(tmp_path, folder, "none") == (None, [])
+    first, second = write(folder, 1), write(folder, 2)
+    assert find_start(tmp_path, folder, "auto") == (second, [])
+    assert find_start(tmp_path / "other", folder, str(first)) == (first, [])
+    assert find_start(tmp_path / "other", folder, str(tmp_path)) == (second, [])
+    with pytest.raises(UsageError, match="--resume none"):
+        find_start(tmp_path, folder, "none")
+    with pytest.raises(UsageError, match="no checkpoint there"):
+        find_start(tmp_path, folder, str(tmp_path / "nowhere"))
+    (first / "model.safetensors").write_bytes(b"")
+    with pytest.raises(DataError, match="its manifest says 7"):
+        find_start(tmp_path, folder, str(first))
+
+
+def test_going_on_from_an_earlier_checkpoint_makes_it_the_latest(folder: CheckpointFolder) -> None:
+    first, _ = write(folder, 1), write(folder, 2)
+    folder.make_latest(first.resolve())
+    assert folder.newest_valid() == (first, [])
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_with_the_difference(folder: CheckpointFolder) -> None:
+    other = toy_recipe("model.bev.channels=32")
+    with pytest.raises(UsageError) as caught:
+        read_start(write(folder, 1), other, toy_plan(other, ALONE, 4))
+    assert "model.bev.channels is 16 there and 32 here" in caught.value.message
+
+
+def test_another_effective_batch_goes_on_at_the_end_of_an_epoch_only(folder: CheckpointFolder) -> None:
+    larger = toy_recipe("optimizer.reference_batch=16")
+    plan = toy_plan(larger, ALONE, batch_size=4)
+    assert plan.steps_per_epoch == 2  # instead of 4
+    _, step = read_start(write(folder, 4), larger, plan)
+    assert step == 2
+    with pytest.raises(UsageError, match="within an epoch of 4 steps of 8 samples") as caught:
+        read_start(write(folder, 5), larger, plan)
+    assert "--effective-batch 8" in caught.value.fix

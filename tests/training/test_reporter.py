@@ -1,0 +1,95 @@
+"""What a run says: plain lines, a live line in a terminal, and figures that never double back."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toy import ALONE, toy_plan, toy_recipe
+
+from training.reporter import Reporter
+from training.trainer import StepReport
+
+PLAN = toy_plan(toy_recipe(), ALONE, batch_size=8)  # 4 steps of 8 samples
+
+
+def report(loss: float) -> StepReport:
+    return StepReport(loss, {"loss_a": loss - 1, "loss_b": 1.0}, 1e-3, grad_norm=2.0, stop=False)
+
+
+def reporter(run_dir: Path, first_step: int = 0, terminal: bool = False) -> tuple[Reporter, io.StringIO]:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=200, highlight=False)
+    return Reporter(run_dir, PLAN, log_every=2, first_step=first_step, console=console), text
+
+
+def events(run_dir: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_plain_lines_and_figures(tmp_path: Path) -> None:
+    spoken, text = reporter(tmp_path)
+    for step, loss in enumerate([9.0, 8.0, 6.0, 4.0], start=1):
+        spoken.step(step, report(loss), waited=0.0)
+    spoken.evaluation(4, {"NDS": 0.5, "mAP": 0.25}, seconds=1.0)
+    spoken.close()
+    found = events(tmp_path)
+    assert [(event["event"], event["step"]) for event in found] == [
+        ("train", 1),
+        ("train", 2),
+        ("train", 4),
+        ("evaluate", 4),
+    ]
+    last = found[2]
+    assert (last["loss"], last["terms"], last["epoch"]) == (5.0, {"loss_a": 4.0, "loss_b": 1.0}, 1.0)
+    assert {"learning_rate", "grad_norm", "samples_per_second", "data_wait", "memory_bytes", "time"} <= set(last)
+    assert last["eta_seconds"] == 0
+    lines = text.getvalue().splitlines()
+    assert lines[0].startswith("step 1/4  epoch 0.25/1  loss 9.000")
+    assert lines[-1] == "evaluated in 1.0 s: NDS 0.5000, mAP 0.2500"
+    logged = (tmp_path / "train.log").read_text().splitlines()
+    assert [line.split(" ", 1)[1] for line in logged] == lines
+
+
+def test_data_wait_is_the_share_of_time_spent_waiting(tmp_path: Path) -> None:
+    spoken, _ = reporter(tmp_path)
+    spoken.step(1, report(1.0), waited=0.0)
+    begun = events(tmp_path)[0]["time"]
+    spoken.step(2, report(1.0), waited=0.002)
+    spoken.close()
+    event = events(tmp_path)[1]
+    assert isinstance(event["time"], float)
+    assert isinstance(begun, float)
+    share = event["data_wait"]
+    assert share == pytest.approx(0.002 / (8 / float(str(event["samples_per_second"]))), rel=1e-6)
+
+
+def test_a_terminal_gets_a_live_line(tmp_path: Path) -> None:
+    spoken, text = reporter(tmp_path, terminal=True)
+    spoken.step(1, report(9.0), waited=0.0)
+    spoken.predicted(3, 10)
+    spoken.say("hello [not markup]")
+    spoken.close()
+    assert "1/4" in text.getvalue()
+    assert "hello [not markup]" in text.getvalue()
+    assert "loss 9.000" in (tmp_path / "train.log").read_text()
+
+
+def test_going_back_drops_later_lines_and_a_torn_one(tmp_path: Path) -> None:
+    spoken, _ = reporter(tmp_path)
+    for step in (1, 2, 3, 4):
+        spoken.step(step, report(step), waited=0.0)
+    spoken.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "train", "st')
+    again, _ = reporter(tmp_path, first_step=2)
+    again.step(3, report(7.0), waited=0.0)
+    again.close()
+    assert [(event["step"], event["loss"]) for event in events(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 7.0)]
+    curves = EventAccumulator(str(tmp_path / "tensorboard"))
+    curves.Reload()
+    assert [(point.step, point.value) for point in curves.Scalars("train/loss")] == [(1, 1.0), (2, 2.0), (3, 7.0)]

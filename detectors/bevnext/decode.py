@@ -9,6 +9,7 @@ from configs.schema import HeadConfig
 from detectors.bevnext.grid import BevGrid
 from detectors.bevnext.tasks import TASKS, Task
 from detectors.interface import Detections
+from detectors.layers.precision import at_least_float32
 from detectors.ops.suppression import suppress_circle, suppress_rotated
 
 BEYOND_RASTER = 10.0
@@ -24,7 +25,7 @@ def decode_maps(heatmaps: list[Tensor], boxes: list[Tensor], grid: BevGrid, conf
     """
     per_task = []
     for task, logits, maps in zip(TASKS, heatmaps, boxes, strict=True):
-        candidates = best_cells(task, logits.float(), maps.float(), grid, config)
+        candidates = best_cells(task, at_least_float32(logits), at_least_float32(maps), grid, config)
         per_task.append([suppress(task, found, config.max_per_task) for found in candidates])
     return [_concatenate(found) for found in zip(*per_task, strict=True)]
 

@@ -108,7 +108,7 @@ class DepthNet(nn.Module):
         )
 
     def forward(self, features: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
-        cameras = self.bn(cameras)
+        cameras = self.bn(cameras.to(self.bn.weight.dtype))
         features = self.reduce_conv(features)
         context = self.context_conv(self.context_se(features, self.context_mlp(cameras)))
         depth = self.depth_se(features, self.depth_mlp(cameras))

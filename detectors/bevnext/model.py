@@ -25,6 +25,7 @@ from detectors.bevnext.tasks import TASKS
 from detectors.bevnext.view_transform import ViewTransformer
 from detectors.geometry import CameraGeometry
 from detectors.interface import CameraBatch, Detections, Detector
+from detectors.layers.precision import at_least_float32
 from detectors.layers.resnet import FINEST_STRIDE, ResNet
 
 IMAGE_MEAN = (123.675, 116.28, 103.53)
@@ -85,8 +86,9 @@ class BEVNeXt(Detector):
         return BEVNeXtOutputs(lifted.depth, heatmaps, self.pts_bbox_head(refined))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 RGB `[M, 3, H, W]` to what the backbone was trained on, float32 in channels-last memory."""
-        floats = images[:, self.channel_order].to(torch.float32, memory_format=torch.channels_last)
+        """uint8 RGB `[M, 3, H, W]` to what the backbone was trained on, in the weights' precision and channels-last."""
+        precision = self.img_backbone.conv1.weight.dtype
+        floats = images[:, self.channel_order].to(precision, memory_format=torch.channels_last)
         mean, deviation = (floats.new_tensor(v)[:, None, None] for v in (IMAGE_MEAN, IMAGE_DEVIATION))
         return floats.sub_(mean).div_(deviation)
 
@@ -104,15 +106,17 @@ class BEVNeXt(Detector):
         heatmaps = draw_heatmaps(targets, len(batch.boxes), self.grid)
         head = self.config.head
         with torch.autocast(counts.device.type, enabled=False):
-            depth = depth_loss(outputs.depth.float(), batch.depth.flatten(0, 1), self.bins, counts[0])
+            depth = depth_loss(at_least_float32(outputs.depth), batch.depth.flatten(0, 1), self.bins, counts[0])
             terms = {"loss_depth": self.config.depth.loss_weight * depth}
             for t, task in enumerate(TASKS):
                 classes = slice(task.classes[0], task.classes[-1] + 1)
                 terms[f"task{t}.loss_heatmap"] = heatmap_loss(
-                    outputs.heatmaps[t].float(), heatmaps[:, classes], peaks[t]
+                    at_least_float32(outputs.heatmaps[t]), heatmaps[:, classes], peaks[t]
                 )
                 in_task = (targets.label >= classes.start) & (targets.label < classes.stop)
-                boxes = box_losses(outputs.boxes[t].float(), targets, in_task, objects[t], head.velocity_weight)
+                boxes = box_losses(
+                    at_least_float32(outputs.boxes[t]), targets, in_task, objects[t], head.velocity_weight
+                )
                 terms |= {f"task{t}.loss_{name}": head.regression_weight * term for name, term in boxes.items()}
         return terms
 

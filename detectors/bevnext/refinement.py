@@ -18,6 +18,7 @@ from detectors.bevnext.grid import BevGrid
 from detectors.bevnext.projection import ProjectedAnchors, project_anchors
 from detectors.geometry import CameraGeometry
 from detectors.layers.conv import ConvNormReLU
+from detectors.layers.precision import at_least_float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +188,8 @@ class PerspectiveRefinement(nn.Module):
         with torch.autocast(bev.device.type, enabled=False):
             with torch.no_grad():
                 seen = SeenCells.of(project_anchors(geometry, self.grid, self.anchors, self.image_size))
-            query = query_maps.float().permute(0, 2, 3, 1).flatten(1, 2) + self.bev_embedding.weight
-            refined: Tensor = self.decoder(query, self.positional_encoding(), values.float(), seen)
+            query = at_least_float32(query_maps).permute(0, 2, 3, 1).flatten(1, 2) + self.bev_embedding.weight
+            refined: Tensor = self.decoder(query, self.positional_encoding(), at_least_float32(values), seen)
         return refined.transpose(1, 2).reshape_as(query_maps)
 
     def _initialise(self) -> None:

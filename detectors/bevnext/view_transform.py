@@ -16,6 +16,7 @@ from configs.schema import BEVNeXtConfig, CrfConfig, DataConfig
 from detectors.bevnext.depth_net import DepthNet
 from detectors.bevnext.grid import BevGrid, DepthBins
 from detectors.geometry import CameraGeometry, Planes, rotate
+from detectors.layers.precision import at_least_float32
 from detectors.ops.mean_field import couple_equal_colours, mean_field
 from detectors.ops.view_pooling import pool_views
 
@@ -54,7 +55,7 @@ class DepthCrf(nn.Module):
         at_once = max(1, CELLS_AT_ONCE // (bins * h * w))
         probabilities = [
             mean_field(_rows(z), self.ws[0], couple_equal_colours(c), self.iterations)
-            for z, c in zip(torch.split(logits.float(), at_once), torch.split(colours, at_once), strict=True)
+            for z, c in zip(torch.split(at_least_float32(logits), at_once), torch.split(colours, at_once), strict=True)
         ]
         return torch.cat(probabilities).view(images, h, w, bins).permute(0, 3, 1, 2)
 
@@ -74,7 +75,7 @@ class ViewTransformer(nn.Module):
         """Args: `features` `[B*N, C', h, w]`; `canvas` uint8 RGB `[B*N, 3, H, W]`; the cameras."""
         logits, context = self.depth_net(features, geometry.vector().flatten(0, 1))
         with torch.autocast(features.device.type, enabled=False):
-            depth, context = self.crf(logits, canvas), context.float()
+            depth, context = self.crf(logits, canvas), at_least_float32(context)
             with torch.no_grad():
                 cells = self.frustum_cells(geometry, (features.shape[2], features.shape[3]))
             bev = self._splat(depth, context, cells, geometry.rotation.shape[0])

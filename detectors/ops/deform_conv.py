@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from detectors.layers.precision import at_least_float32
+
 
 class DeformConv(nn.Module):
     """3x3 deformable convolution without bias; `conv_offset` predicts (dy, dx) in pixels for each of the nine taps.
@@ -25,5 +27,5 @@ class DeformConv(nn.Module):
         offset = self.conv_offset(x)
         # The kernel has no reduced-precision variant on every device.
         with torch.autocast(x.device.type, enabled=False):
-            out: Tensor = deform_conv2d(x.float(), offset.float(), self.weight, padding=1)
+            out: Tensor = deform_conv2d(at_least_float32(x), at_least_float32(offset), self.weight, padding=1)
         return out

@@ -80,11 +80,12 @@ def visible_gpus(gpus: Sequence[Gpu], visible: str | None) -> tuple[Gpu, ...]:
     return tuple(instances[:1] or chosen)
 
 
-def device_facts(wanted: str, survey: GpuSurvey) -> DeviceFacts:
+def device_facts(wanted: str, survey: GpuSurvey, asked_by: str = "") -> DeviceFacts:
     """The devices to plan for.
 
     Args:
         wanted: `cpu`, `cuda`, or `auto`: the GPUs where there are any.
+        asked_by: the option that says so, for the error; `--device` where left out.
 
     Raises:
         UsageError: `cuda` without a visible GPU, or `auto` where a driver is installed and does not answer.
@@ -99,7 +100,7 @@ def device_facts(wanted: str, survey: GpuSurvey) -> DeviceFacts:
         )
     if not gpus:
         raise UsageError(
-            f"--device {wanted}: {explain_absence(survey)}",
+            f"{asked_by or f'--device {wanted}'}: {explain_absence(survey)}",
             fix="`bevnext-sam2 doctor` names the cause; --device cpu trains without a GPU",
         )
     return DeviceFacts(
@@ -147,11 +148,16 @@ def _instances(handle: Any) -> Iterator[Any]:
         return
     if not enabled:
         return
-    for number in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-        try:
-            yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
-        except pynvml.NVMLError_NotFound:
-            continue  # places of the table that hold no instance
+    places = range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle))
+    yield from (instance for place in places if (instance := _instance(handle, place)) is not None)
+
+
+def _instance(handle: Any, place: int) -> Any | None:
+    """The instance at one place of a GPU's table, `None` where there is none."""
+    try:
+        return pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
+    except pynvml.NVMLError_NotFound:
+        return None
 
 
 def _describe(handle: Any, index: int, capability: tuple[int, int], instance: bool) -> Gpu:

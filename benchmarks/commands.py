@@ -1,0 +1,19 @@
+"""`bevnext-sam2 bench`: speeds as ratios against a named baseline measured in the same run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from configs.lazy_group import LazyGroup
+
+COMMANDS: Final = {
+    "loader": ("benchmarks.loader:loader", "Decode and resize against Pillow."),
+    "index": ("benchmarks.index:index", "Build and open the index of a set of trainval's size."),
+}
+
+
+@click.group(cls=LazyGroup, subcommands=COMMANDS)
+def bench() -> None:
+    """Measure speed against a named baseline in the same run; results go to benchmarks/results."""

@@ -1,0 +1,170 @@
+"""The options that `plan` and `train` share, so that one word turns the preview into the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+Function = Callable[..., Any]
+DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What the user asked for; `None` where an option was left out."""
+
+    config: str | None = None
+    overrides: tuple[str, ...] = ()
+    data_root: Path | None = None
+    version: str | None = None
+    index_dir: Path | None = None
+    device: str = "auto"
+    num_gpus: int | None = None
+    gpus: tuple[int, ...] | None = None
+    num_processes: int | None = None
+    batch_size: int | None = None
+    gradient_accumulation: int | None = None
+    effective_batch: int | None = None
+    lr_scaling: str | None = None
+    epochs: int | None = None
+    mixed_precision: bool | None = None
+    precision: str | None = None
+    workers: int | None = None
+    output_dir: Path = Path("outputs")
+    run: str | None = None
+    resume: str = "none"
+    grace_seconds: int | None = None
+    nnodes: int | None = None
+    node_rank: int | None = None
+    rdzv_endpoint: str | None = None
+    master_port: int | None = None
+    basic_training: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+
+
+def _gpu_list(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    del context, option
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of GPU numbers such as 0,1") from None
+
+
+def _run_name(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    del context, option
+    if text is not None and (not text.strip() or "/" in text or text in (".", "..")):
+        raise click.BadParameter(f"{text!r} is not the name of one folder; --output-dir chooses where it lies")
+    return text
+
+
+def _endpoint(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    del context, option
+    if text is not None and not (text.rpartition(":")[0] and text.rpartition(":")[2].isdigit()):
+        raise click.BadParameter(f"{text!r} is not of the form HOST:PORT")
+    return text
+
+
+_POSITIVE: Final = click.IntRange(min=1)
+_PORT: Final = click.IntRange(1, 65535)
+
+# In the order of `--help`: what to train, on which data, on which devices, which step, where to, on several machines.
+_OPTIONS: Final = (
+    click.option(
+        "--config",
+        metavar="NAME|PATH",
+        help="Recipe: a name such as bevnext/bevnext-stage1, or a YAML file. Default: the recipe of the run that is "
+        "resumed; synthetic/bevnext-tiny on synthetic data; bevnext/bevnext-stage1 on a data set of yours.",
+    ),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="A.B=C", help="Override a value of the recipe; repeatable."
+    ),
+    click.option(
+        "--data-root",
+        "--data-path",
+        type=DIRECTORY,
+        metavar="DIR",
+        help="Root of a data set in nuScenes format. Default: data/synthetic, made when it is not there.",
+    ),
+    click.option("--version", metavar="NAME", help="Version of the data set, e.g. v1.0-mini. Default: the recipe's."),
+    click.option("--index-dir", type=DIRECTORY, metavar="DIR", help="Where indexes lie. Default: <data root>/index."),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="auto takes the GPUs where there are any, and says what it found.",
+    ),
+    click.option("--num-gpus", type=_POSITIVE, metavar="N", help="The first N visible GPUs. Default: all."),
+    click.option("--gpus", callback=_gpu_list, metavar="LIST", help="These GPUs, e.g. 0,2."),
+    click.option("--num-processes", type=_POSITIVE, metavar="N", help="Processes on the CPU. Default: at most 2."),
+    click.option("--batch-size", type=_POSITIVE, metavar="N", help="Samples of a micro-batch on one device."),
+    click.option("--gradient-accumulation", type=_POSITIVE, metavar="N", help="Micro-batches of an optimiser step."),
+    click.option(
+        "--effective-batch", type=_POSITIVE, metavar="N", help="Samples of an optimiser step. Default: the recipe's."
+    ),
+    click.option(
+        "--lr-scaling",
+        type=click.Choice(["linear", "sqrt", "none"]),
+        help="How the learning rate follows a changed effective batch. Default: not at all, with a warning.",
+    ),
+    click.option("--epochs", type=_POSITIVE, metavar="N", help="Passes over the data. Default: the recipe's."),
+    click.option(
+        "--mixed-precision/--no-mixed-precision",
+        default=None,
+        help="bf16 (fp16 on GPUs without it), or fp32. Default: the recipe's.",
+    ),
+    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="One precision by name."),
+    click.option("--workers", type=click.IntRange(min=0), metavar="N", help="Loader processes per device."),
+    click.option(
+        "--output-dir",
+        type=DIRECTORY,
+        default=Path("outputs"),
+        show_default=True,
+        metavar="DIR",
+        help="Folder of the run directories.",
+    ),
+    click.option("--run", callback=_run_name, metavar="NAME", help="Run directory in it. Default: the recipe's name."),
+    click.option(
+        "--resume",
+        default="none",
+        show_default=True,
+        metavar="auto|PATH|none",
+        help="auto goes on from the run's newest valid checkpoint and starts where there is none; PATH from that "
+        "checkpoint or run; none starts a new run and refuses to touch an old one.",
+    ),
+    click.option(
+        "--grace-seconds", type=_POSITIVE, metavar="N", help="Time from a stop signal to the kill. Default: the plan's."
+    ),
+    click.option("--nnodes", type=_POSITIVE, metavar="N", help="Machines; run the same command on each."),
+    click.option("--node-rank", type=click.IntRange(min=0), metavar="N", help="Number of this machine, from 0."),
+    click.option("--rdzv-endpoint", callback=_endpoint, metavar="HOST:PORT", help="Where the machines meet."),
+    click.option("--master-port", type=_PORT, metavar="N", help="Port for one machine. Default: a free one."),
+    click.option(
+        "--basic-training",
+        is_flag=True,
+        help="Start training/train_bevnext_sam2.py; the same trainer under its other name.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Show the plan and the exact command line, and stop."),
+    click.option("--json", "as_json", is_flag=True, help="The plan as JSON on standard output."),
+)
+
+
+def train_options(command: Function) -> Function:
+    """Add the options; the command gets them as `request: TrainRequest`."""
+
+    @wraps(command)
+    def gather(**values: Any) -> Any:
+        request = TrainRequest(**{field.name: values.pop(field.name) for field in fields(TrainRequest)})
+        return command(request=request, **values)
+
+    for option in reversed(_OPTIONS):
+        gather = option(gather)
+    return gather

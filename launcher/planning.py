@@ -1,0 +1,238 @@
+"""From the user's request to what will run: recipe, data set, plan, and the exact process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from configs import run_directory
+from configs.errors import UsageError
+from configs.plan import Plan, PlanOptions, make_plan
+from configs.plan_schema import DeviceFacts
+from configs.recipes import load_recipe, with_version
+from configs.schema import Recipe
+from launcher.dataset import (
+    SYNTHETIC_SAMPLES,
+    SYNTHETIC_VERSION,
+    DataChoice,
+    Preparation,
+    absolute,
+    choose_data,
+    epoch_samples,
+    preparations,
+)
+from launcher.options import TrainRequest
+from launcher.run_folder import Launch, check_recipe, check_run, saved_launch, saved_recipe
+from launcher.torchrun import (
+    BASIC_TRAINER,
+    NUSCENES_TRAINER,
+    Nodes,
+    check_nodes,
+    torchrun_command,
+    torchrun_environment,
+)
+from monitoring.devices import GpuSurvey, device_facts, explain_absence, survey_gpus
+
+SMALL_RECIPE: Final = "synthetic/bevnext-tiny"
+PUBLISHED_RECIPE: Final = "bevnext/bevnext-stage1"
+UNKNOWN: Final = "unknown: the index is not made yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Everything that is decided before the number of samples is known."""
+
+    recipe: Recipe
+    recipe_origin: str
+    data: DataChoice
+    run_dir: Path
+    devices: DeviceFacts
+    devices_text: str
+    nodes: Nodes
+    options: PlanOptions
+    resume: str
+    trainer: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """What will run. `first` must run before it, and is empty once that is done."""
+
+    choices: Choices
+    plan: Plan
+    first: tuple[Preparation, ...]
+    log_dir: Path
+    command: list[str]
+    environment: dict[str, str]
+
+    @property
+    def samples_known(self) -> bool:
+        """False where only the index, which is not made yet, can tell the length of an epoch."""
+        return self.plan.origins["epoch_samples"] != UNKNOWN
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        data = self.choices.data
+        return {
+            "plan": self.plan.model_dump(mode="json"),
+            "data": {"root": str(data.root), "version": data.version, "origin": data.origin},
+            "recipe_origin": self.choices.recipe_origin,
+            "devices_found": self.choices.devices_text,
+            "run_dir": str(self.choices.run_dir),
+            "first": [{"reason": step.reason, "arguments": list(step.arguments)} for step in self.first],
+            "command": self.command,
+            "environment": self.environment,
+        }
+
+    def launch(self) -> Launch:
+        """What the run directory keeps about this start."""
+        data = self.choices.data
+        return Launch(
+            command=tuple(self.command),
+            environment=self.environment,
+            data_root=data.root,
+            version=data.version,
+            index_dir=data.index_dir,
+        )
+
+
+def decide(request: TrainRequest, survey: GpuSurvey | None = None) -> Choices:
+    """Check the request against recipe, data and devices.
+
+    Args:
+        survey: the GPUs; asked from NVML where left out.
+
+    Raises:
+        UsageError: an option, recipe, run or device that does not fit.
+    """
+    resume = request.resume if request.resume in ("auto", "none") else str(absolute(Path(request.resume)))
+    name, origin = _named_recipe(request)
+    recipe = load_recipe(name, request.overrides)
+    run_dir = absolute(request.output_dir) / (request.run or recipe.name)
+    root, index_dir = request.data_root, request.index_dir
+    if resume != "none":
+        saved, launch = saved_recipe(run_dir), saved_launch(run_dir)
+        if saved is not None and request.config is None:
+            recipe, origin = load_recipe(str(saved), request.overrides), "the run that is resumed"
+        if launch is not None and root is None:
+            root, index_dir = launch.data_root, index_dir or launch.index_dir
+    data = choose_data(root, request.version, index_dir, recipe.data.version)
+    recipe = with_version(recipe, data.version)
+    if not request.node_rank:
+        check_run(run_dir, resume)
+        check_recipe(run_dir, recipe)
+    nodes = Nodes(request.node_rank, request.rdzv_endpoint, request.master_port)
+    check_nodes(request.nnodes or 1, nodes)
+    survey = survey or survey_gpus()
+    wanted, asked_by = _asked_devices(request)
+    devices = device_facts(wanted, survey, asked_by)
+    return Choices(
+        recipe=recipe,
+        recipe_origin=origin,
+        data=data,
+        run_dir=run_dir,
+        devices=devices,
+        devices_text=_devices_text(devices, survey),
+        nodes=nodes,
+        options=_plan_options(request),
+        resume=resume,
+        trainer=BASIC_TRAINER if request.basic_training else NUSCENES_TRAINER,
+    )
+
+
+def plan_run(choices: Choices) -> PlannedRun:
+    """The plan and the process, with what must be made first.
+
+    Raises:
+        UsageError: options that no plan can meet.
+        DataError: a data set that is not there, not whole, or not indexed and not to be guessed.
+    """
+    first = tuple(preparations(choices.data))
+    if not first:
+        samples, origin = epoch_samples(choices.data, choices.recipe.data), "index"
+    elif choices.data.made_on_demand and not choices.recipe.data.class_balanced:
+        samples = SYNTHETIC_SAMPLES.get(choices.recipe.data.train_split, 0)
+        origin = "expected: what `data synth` makes"
+    else:
+        samples, origin = 1, UNKNOWN
+    plan = make_plan(choices.recipe, samples=samples, devices=choices.devices, options=choices.options)
+    origins = {**plan.origins, "epoch_samples": origin, "recipe": choices.recipe_origin}
+    plan = plan.model_copy(update={"origins": origins})
+    log_dir = choices.run_dir / run_directory.LOGS / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    return PlannedRun(
+        choices=choices,
+        plan=plan,
+        first=first,
+        log_dir=log_dir,
+        command=torchrun_command(
+            plan, choices.nodes, log_dir=log_dir, trainer=choices.trainer, arguments=_trainer_arguments(choices)
+        ),
+        environment=torchrun_environment(plan),
+    )
+
+
+def _trainer_arguments(choices: Choices) -> Sequence[str]:
+    data = choices.data
+    index = [] if data.index_dir is None else ["--index-dir", str(data.index_dir)]
+    return ["--run-dir", str(choices.run_dir), "--data-root", str(data.root), *index, "--resume", choices.resume]
+
+
+def _named_recipe(request: TrainRequest) -> tuple[str, str]:
+    """Name or path of the recipe of a new run, and who chose it."""
+    if request.config is not None:
+        return request.config, "option --config"
+    root = request.data_root
+    if root is None or (root / SYNTHETIC_VERSION).is_dir() or request.version == SYNTHETIC_VERSION:
+        return SMALL_RECIPE, "default on synthetic data"
+    return PUBLISHED_RECIPE, "default on recorded data: the published stage 1"
+
+
+def _asked_devices(request: TrainRequest) -> tuple[str, str]:
+    """`auto`, `cpu` or `cuda`, and the option that says so: naming GPUs or CPU processes asks for that device."""
+    gpus = ""
+    if request.gpus is not None:
+        gpus = f"--gpus {','.join(map(str, request.gpus))}"
+    elif request.num_gpus is not None:
+        gpus = f"--num-gpus {request.num_gpus}"
+    if gpus and request.num_processes:
+        raise UsageError(f"{gpus} and --num-processes exclude each other", fix="--num-processes is for the CPU")
+    if gpus and request.device == "cpu":
+        raise UsageError(f"--device cpu and {gpus} exclude each other", fix="use --num-processes on the CPU")
+    if request.num_processes and request.device == "cuda":
+        raise UsageError("--device cuda and --num-processes exclude each other", fix="use --num-gpus")
+    if gpus:
+        return "cuda", gpus
+    return ("cpu", "--num-processes") if request.num_processes else (request.device, f"--device {request.device}")
+
+
+def _plan_options(request: TrainRequest) -> PlanOptions:
+    if request.precision is not None and request.mixed_precision is not None:
+        flag = "--mixed-precision" if request.mixed_precision else "--no-mixed-precision"
+        raise UsageError(f"--precision {request.precision} and {flag} are both given", fix="leave one out")
+    mixed = {None: request.precision, True: "mixed", False: "fp32"}[request.mixed_precision]
+    return PlanOptions.model_validate(
+        {
+            "device": None if request.device == "auto" else request.device,
+            "gpus": request.gpus,
+            "num_devices": request.num_gpus or request.num_processes,
+            "nodes": request.nnodes,
+            "batch_size": request.batch_size,
+            "effective_batch": request.effective_batch,
+            "gradient_accumulation": request.gradient_accumulation,
+            "lr_scaling": request.lr_scaling,
+            "epochs": request.epochs,
+            "precision": mixed,
+            "workers": request.workers,
+            "grace_seconds": request.grace_seconds,
+        }
+    )
+
+
+def _devices_text(devices: DeviceFacts, survey: GpuSurvey) -> str:
+    if devices.kind == "cpu":
+        found = f"{len(survey.visible())} GPU(s) left unused" if survey.visible() else explain_absence(survey)
+        return f"CPU ({devices.names[0]}, {devices.cpu_cores} usable cores); {found}"
+    return f"{len(devices.names)} x {devices.names[0]}, driver {survey.driver}"

@@ -1,0 +1,90 @@
+"""The process that trains: torchrun with one worker per device, every argument passed on as it is."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from configs.errors import UsageError
+from configs.plan_schema import Plan
+
+NUSCENES_TRAINER: Final = "training.train_bevnext_sam2_nuscenes"
+BASIC_TRAINER: Final = "training.train_bevnext_sam2"
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """How the machines of a run find each other."""
+
+    node_rank: int | None = None
+    endpoint: str | None = None
+    """host:port"""
+    port: int | None = None
+    """Port on a single machine; `None` takes a free one."""
+
+
+def check_nodes(count: int, nodes: Nodes) -> None:
+    """Raise `UsageError` where the options about machines do not fit each other, or the port is taken."""
+    if count > 1 and nodes.endpoint is None:
+        raise UsageError(f"--nnodes {count} needs a place to meet", fix="add --rdzv-endpoint HOST:PORT of one machine")
+    if count == 1 and (nodes.endpoint is not None or nodes.node_rank not in (None, 0)):
+        raise UsageError("--rdzv-endpoint and --node-rank are for several machines", fix="add --nnodes N")
+    if nodes.node_rank is not None and nodes.node_rank >= count:
+        raise UsageError(f"--node-rank {nodes.node_rank} of --nnodes {count}", fix=f"ranks go from 0 to {count - 1}")
+    if nodes.port is None:
+        return
+    if count > 1:
+        raise UsageError("--master-port is for one machine", fix="the port of several stands in --rdzv-endpoint")
+    try:
+        socket.create_server(("127.0.0.1", nodes.port)).close()
+    except OSError as error:
+        raise UsageError(
+            f"--master-port {nodes.port}: {error.strerror}", fix="leave it out to take a free one"
+        ) from error
+
+
+def torchrun_command(plan: Plan, nodes: Nodes, *, log_dir: Path, trainer: str, arguments: Sequence[str]) -> list[str]:
+    """The argument vector of torchrun; it runs in `own_process.ROOT`, so all paths are absolute.
+
+    Standard output of local rank 0 stays on the terminal; all other streams of the workers go to files in `log_dir`.
+    """
+    workers = plan.devices_per_node
+    redirects = ",".join(f"{rank}:{2 if rank == 0 else 3}" for rank in range(workers))
+    return [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *_rendezvous(plan.nodes, nodes),
+        *("--nproc-per-node", str(workers)),
+        *("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"),
+        *("--log-dir", str(log_dir), "--redirects", redirects),
+        *("-m", trainer, *arguments),
+    ]
+
+
+def torchrun_environment(plan: Plan) -> dict[str, str]:
+    """What the workers and torchrun need beside the environment that is there."""
+    environment = {
+        "OMP_NUM_THREADS": str(plan.threads),
+        # how long torchrun waits between passing a signal on and killing the workers
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(plan.grace_seconds),
+    }
+    if plan.device_kind == "cuda":
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order of NVML, in which the plan counts
+    return environment
+
+
+def _rendezvous(count: int, nodes: Nodes) -> list[str]:
+    if count == 1:
+        if nodes.port is None:
+            return ["--standalone"]
+        return ["--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", str(nodes.port)]
+    endpoint = nodes.endpoint or ""  # several nodes have one, see check_nodes
+    host, _, port = endpoint.rpartition(":")
+    if nodes.node_rank is None:
+        meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "bevnext-sam2"]
+    else:
+        meet = ["--node-rank", str(nodes.node_rank), "--master-addr", host, "--master-port", port]
+    return ["--nnodes", str(count), *meet]

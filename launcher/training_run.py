@@ -1,0 +1,91 @@
+"""The run itself: what must be made first, the run directory, torchrun under guard, and the verdict."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from configs.errors import ExitCode
+from launcher.dataset import Preparation
+from launcher.options import TrainRequest
+from launcher.outcome import TORCHRUN_LOG, Verdict, judge
+from launcher.own_process import ROOT, own_command, own_environment, shown
+from launcher.plan_table import show_plan
+from launcher.planning import PlannedRun, decide, plan_run
+from launcher.run_folder import write_run
+from launcher.supervision import supervise
+
+PREPARATION_GRACE_SECONDS = 10.0
+
+
+def train_run(request: TrainRequest) -> int:
+    """Train as the request says; returns the exit code.
+
+    Raises:
+        BevnextError: for whatever is wrong before the processes start; nothing has been written to the run then.
+    """
+    choices = decide(request)
+    run = plan_run(choices)
+    if run.first:
+        for step in run.first:
+            if code := _prepare(step, stdout_is_taken=request.as_json):
+                return code
+        run = plan_run(choices)
+    show_plan(run, as_json=request.as_json)
+    write_run(choices.run_dir, choices.recipe, run.plan, run.launch())
+    verdict = start(run, stdout_is_taken=request.as_json)
+    return report(verdict, run)
+
+
+def start(run: PlannedRun, *, stdout_is_taken: bool = False) -> Verdict:
+    """Run the planned process to its end.
+
+    Args:
+        stdout_is_taken: what the processes say goes to standard error.
+    """
+    run.log_dir.mkdir(parents=True, exist_ok=True)
+    say(f"training starts; error streams go to {run.log_dir}")
+    with (run.log_dir / TORCHRUN_LOG).open("wb") as log:
+        ended = supervise(
+            run.command,
+            cwd=ROOT,
+            environment=own_environment(run.environment),
+            grace_seconds=run.plan.grace_seconds,
+            say=say,
+            stdout=sys.stderr if stdout_is_taken else None,
+            stderr=log,
+        )
+    return judge(run.choices.run_dir, run.log_dir, ended)
+
+
+def report(verdict: Verdict, run: PlannedRun) -> int:
+    """Tell how it ended; returns the exit code."""
+    if verdict.text:
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {verdict.text}", err=True)
+    if verdict.code is ExitCode.PREEMPTED:
+        say(f"stopped and saved in {run.choices.run_dir}; --resume auto goes on")
+    elif verdict.code is not ExitCode.DONE:
+        say(f"logs: {run.log_dir}")
+    return int(verdict.code)
+
+
+def say(text: str) -> None:
+    """A line about the run, on standard error."""
+    click.echo(f"{click.style('[train]', bold=True)} {text}", err=True)
+
+
+def _prepare(step: Preparation, *, stdout_is_taken: bool) -> int:
+    """Run a command of ours; returns its exit code."""
+    say(f"{step.reason}: running `{shown(step.arguments)}`")
+    ended = supervise(
+        own_command(step.arguments),
+        cwd=ROOT,
+        environment=own_environment(),
+        grace_seconds=PREPARATION_GRACE_SECONDS,
+        say=say,
+        stdout=sys.stderr if stdout_is_taken else None,
+    )
+    if ended.returncode:
+        say(f"`{shown(step.arguments)}` failed")
+    return ended.returncode if ended.returncode >= 0 else 128 - ended.returncode

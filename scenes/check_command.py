@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Table
 
 from scenes.checks.report import CheckReport
@@ -33,36 +34,51 @@ def check(context: click.Context, data_root: Path, version: str, recipe: str | N
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:
-        Console().print(_tables(report))
+        _show(report)
     context.exit(report.exit_code)
 
 
-def _tables(report: CheckReport) -> Group:
-    parts = [_faults(report)] if report.faults else []
+def _show(report: CheckReport) -> None:
+    console = Console()
+    if report.faults:
+        console.print(_faults(report))
+        for line in _examples(report):
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+    console.print(_needs(report))
     how = "read and decoded" if report.deep else "looked at"
     records = f"{sum(report.counts.values()):,} records in {len(report.counts)} tables"
     faults = sum(fault.count for fault in report.faults)
     verdict = f"{faults:,} faults of {len(report.faults)} kinds" if faults else "no fault found"
-    summary = f"{report.dataroot} {report.version}: {verdict}; {records}, {report.files_checked:,} files {how}"
-    return Group(*parts, _needs(report), summary)
+    click.echo(f"{report.dataroot} {report.version}: {verdict}; {records}, {report.files_checked:,} files {how}")
 
 
 def _faults(report: CheckReport) -> Table:
-    table = Table(title="faults", title_justify="left", show_lines=True)
-    table.add_column("fault", no_wrap=True)
+    table = Table(title="faults", title_justify="left")
+    table.add_column("fault")
     table.add_column("where", overflow="fold")
     table.add_column("count", justify="right")
-    table.add_column("what, and the first examples", overflow="fold")
+    table.add_column("what", overflow="fold")
     for fault in report.faults:
-        more = ["..."] if fault.count > len(fault.examples) > 0 else []
-        table.add_row(fault.kind, fault.where, f"{fault.count:,}", "\n".join([fault.message, *fault.examples, *more]))
+        table.add_row(fault.kind, fault.where, f"{fault.count:,}", fault.message)
     return table
+
+
+def _examples(report: CheckReport) -> Iterator[str]:
+    """The first few of each fault, a line each, never wrapped: they are there to be copied."""
+    for fault in report.faults:
+        if fault.examples:
+            yield f"{fault.kind} in {fault.where}:"
+            yield from (f"    {example}" for example in fault.examples)
+            if fault.count > len(fault.examples):
+                yield f"    ... and {fault.count - len(fault.examples):,} more"
+            yield ""
 
 
 def _needs(report: CheckReport) -> Table:
     table = Table(title="what the recipes need", title_justify="left", show_lines=True)
-    for name in ("family", "reads", "state", "get"):
+    for name in ("family", "reads", "state"):
         table.add_column(name, overflow="fold")
+    table.add_column("get", no_wrap=True, overflow="fold")
     for need in report.needs:
         gaps = (
             f"{need.missing_files:,} files missing, {need.damaged_files:,} damaged, in {need.scenes_with_gaps} scenes"

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from configs.errors import UsageError
 from configs.recipes import SPLITS_OF_VERSION, load_recipe
@@ -78,8 +78,10 @@ def _bars(shown: bool) -> Progress:
 
 def _check_tables(directory: Path, book: FaultBook, bars: Progress) -> tuple[dict[str, Table], Links]:
     large = [path for name in LARGE_TABLES if (path := directory / f"{name}.json").is_file()]
-    task: TaskID = bars.add_task("tables (bytes)", total=sum(path.stat().st_size for path in large))
+    total = sum(path.stat().st_size for path in large)
+    task = bars.add_task("tables (bytes)", total=total)
     tables = load_tables(directory, book, lambda size: bars.advance(task, size))
+    bars.update(task, completed=total)  # the brackets around the records
     check_fields(tables, book)
     links = check_foreign_keys(tables, book)
     check_chains(tables, links, book)

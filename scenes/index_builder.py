@@ -89,3 +89,4 @@ def _progress_bar(source: Path, wanted: bool) -> Iterator[Report]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"indexing {source}", total=total)
         yield lambda size: bar.advance(task, size)
+        bar.update(task, completed=total)  # the brackets around the records

@@ -104,13 +104,17 @@ def toy_trainer(detector: Detector, recipe: Recipe, plan: Plan, world: World) ->
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 
-def step_batches(plan: Plan, rank: int, step: int) -> list[Batch]:
-    """The micro-batches of one rank: samples `step * effective` on, shared out as the loader does."""
+def sample_numbers(plan: Plan, rank: int, step: int) -> list[list[int]]:
+    """The samples of one rank's micro-batches: number `step * effective` on, shared out as the loader does."""
     first = step * plan.effective_batch
     return [
-        toy_sample_batch([first + (m * plan.devices + rank) * plan.device_batch + i for i in range(plan.device_batch)])
+        [first + (m * plan.devices + rank) * plan.device_batch + i for i in range(plan.device_batch)]
         for m in range(plan.accumulation)
     ]
+
+
+def step_batches(plan: Plan, rank: int, step: int) -> list[Batch]:
+    return [toy_sample_batch(numbers) for numbers in sample_numbers(plan, rank, step)]
 
 
 def rendezvous(folder: Path) -> str:

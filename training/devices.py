@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
-
 import torch
 
 from configs.errors import UsageError
 from configs.plan import DeviceFacts
+from monitoring.processor import free_shared_memory, processor_name, usable_cores
 
 
 def find_devices(wanted: str | None) -> DeviceFacts:
@@ -23,10 +21,9 @@ def find_devices(wanted: str | None) -> DeviceFacts:
             f"--device {wanted}: torch {torch.__version__} sees {found.type if found else 'no accelerator'} here",
             fix="`bevnext-sam2 doctor` says why; --device cpu trains without one",
         )
-    cores, shared_memory = len(os.sched_getaffinity(0)), _free_shared_memory()
+    cores, shared_memory = usable_cores(), free_shared_memory()
     if found is None or wanted == "cpu":
-        name = platform.processor() or platform.machine()
-        return DeviceFacts(kind="cpu", names=(name,), cpu_cores=cores, shared_memory_bytes=shared_memory)
+        return DeviceFacts(kind="cpu", names=(processor_name(),), cpu_cores=cores, shared_memory_bytes=shared_memory)
     cuda = found.type == "cuda"
     count = torch.accelerator.device_count()
     return DeviceFacts(
@@ -37,11 +34,3 @@ def find_devices(wanted: str | None) -> DeviceFacts:
         shared_memory_bytes=shared_memory,
         bf16=torch.cuda.is_bf16_supported(including_emulation=False) if cuda else True,
     )
-
-
-def _free_shared_memory() -> int | None:
-    try:
-        status = os.statvfs("/dev/shm")
-    except OSError:
-        return None
-    return status.f_bavail * status.f_frsize

@@ -15,7 +15,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from configs.errors import UsageError
+from configs.errors import DataError, UsageError
 from configs.recipes import SPLITS_OF_VERSION, load_recipe
 from configs.schema import Recipe
 from scenes.checks.chains import Links, channels_of, check_chains, follow
@@ -24,6 +24,7 @@ from scenes.checks.files import FileGroup, GroupFaults, check_files
 from scenes.checks.report import CheckReport, FaultBook, RecipeNeed
 from scenes.checks.splits import check_splits
 from scenes.checks.tables import Table, check_fields, check_foreign_keys, load_tables
+from scenes.index_builder import version_directory
 from scenes.table_schemas import LARGE_TABLES
 
 _THREADS: Final = min(32, 4 * (os.cpu_count() or 1))
@@ -77,6 +78,11 @@ def _bars(shown: bool) -> Progress:
 
 
 def _check_tables(directory: Path, book: FaultBook, bars: Progress) -> tuple[dict[str, Table], Links]:
+    try:
+        version_directory(directory.parent, directory.name)
+    except DataError as error:
+        book.add("missing-version", directory.name, error.message)
+        return {}, {}
     large = [path for name in LARGE_TABLES if (path := directory / f"{name}.json").is_file()]
     total = sum(path.stat().st_size for path in large)
     task = bars.add_task("tables (bytes)", total=total)

@@ -1,0 +1,170 @@
+"""What lies behind all objects in a picture: the sky all around and the ground with its shadows."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from scenes.synthetic.ground import GroundMap
+from scenes.synthetic.textures import PANORAMA_HIGHEST, PANORAMA_LOWEST, noise
+from scenes.synthetic.view import SHIFT, View
+from scenes.synthetic.world import Weather
+
+Floats = NDArray[np.float64]
+Bytes = NDArray[np.uint8]
+
+BANDS = ((0.0, 11.0, 1, 0), (11.0, 32.0, 3, 0), (32.0, 1e9, 6, 2))
+"""Bands of ground: from, to (metres ahead of the camera), rows computed per pixel row, level of the picture pyramid.
+
+Rows are computed several times over where the ground is foreshortened, then averaged: no shimmer, no blur across.
+"""
+DETAIL_METRES = 0.008
+"""Texel of the fine asphalt grain, drawn on the nearest band."""
+DUSK_OF_SHADOW = 0.9
+
+
+def draw_sky(canvas: Bytes, view: View, panorama: Bytes) -> None:
+    """Fill the canvas with sky down to the lowest point of the horizon."""
+    height, width = view.image_size
+    bottom = min(height, horizon_rows(view)[1] + 2)
+    if bottom <= 0:
+        return
+    # directions on a coarse lattice, enlarged: they bend slowly, and arctangents are dear
+    grid = 16
+    v, u = np.mgrid[0 : bottom + grid : grid, 0 : width + grid : grid].astype(np.float64)
+    x, y, z = view.rays @ np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
+    middle = np.arctan2(*(view.rays @ np.array([width / 2, bottom / 2, 1.0]))[1::-1])
+    turn = (np.arctan2(y, x) - middle + np.pi) % (2 * np.pi) - np.pi
+    rows, columns = panorama.shape[:2]
+    column = (turn + middle) * (columns / (2 * np.pi))
+    elevation = np.degrees(np.arctan2(z, np.hypot(x, y)))
+    row = (PANORAMA_HIGHEST - elevation) * (rows / (PANORAMA_HIGHEST - PANORAMA_LOWEST))
+    maps = [_enlarged(field.reshape(u.shape), grid, (bottom, width)) for field in (column, row)]
+    sky = cv2.remap(panorama, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    canvas[:bottom, :, :3] = sky
+
+
+def _enlarged(field: Floats, grid: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Bilinear enlargement of lattice values that lie at multiples of `grid`."""
+    scale = np.array([[1 / grid, 0.0, 0.0], [0.0, 1 / grid, 0.0]])
+    return cv2.warpAffine(
+        field.astype(np.float32), scale, (shape[1], shape[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+
+
+def horizon_rows(view: View) -> tuple[int, int]:
+    """First and last pixel row that the horizon passes through."""
+    width = view.image_size[1]
+    a, b, c = view.rays[2]
+    rows = [-(a * u + c) / b for u in (0.0, width - 1.0)]
+    return int(np.floor(min(rows))), int(np.ceil(max(rows)))
+
+
+def draw_ground(canvas: Bytes, view: View, ground: GroundMap, weather: Weather, shadows: list[Floats]) -> None:
+    """Draw the ground below the horizon; `shadows` are polygons in pixels of what moves."""
+    height, width = view.image_size
+    top, bottom = horizon_rows(view)
+    top, bottom = max(top + 1, 0), max(bottom + 2, 0)
+    if top >= height:
+        return
+    picture = np.empty((height - top, width, 3), dtype=np.uint8)
+    column_ray = view.rays @ np.array([width / 2, 0.0, 1.0])
+    a, b, c = view.rays[2]
+    forward = np.linalg.norm(np.cross(view.rays[:, 0], view.rays[:, 1]))
+    row = top
+    for near, far, fold, level in BANDS[::-1]:
+        end = height
+        if near > 0:  # the row where the ground is `near` metres ahead: depth = camera height / -ray_z
+            end = int(np.clip((-view.centre[2] / near - column_ray[2]) / b, row, height))
+        if end > row:
+            picture[row - top : end - top] = _band(view, ground, row, end, fold, level)
+            row = end
+    del a, c, forward
+    _grain(picture, view, top)
+    _cast(picture, shadows, top, weather)
+    _haze(picture, view, top, weather)
+    mixed = min(bottom, height) - top
+    canvas[top + mixed :, :, :3] = picture[mixed:]
+    if mixed > 0:
+        v, u = np.mgrid[top : top + mixed, 0:width]
+        below = (view.rays[2, 0] * u + view.rays[2, 1] * v + view.rays[2, 2]) < -1e-4
+        strip = canvas[top : top + mixed, :, :3]
+        strip[below] = picture[:mixed][below]
+
+
+def _ground_from_rows(view: View, first_row: float, fold: int) -> Floats:
+    """3x3: (column, row of a folded band, 1) -> (x, y, 1) on the ground, up to scale."""
+    unfold = np.array([[1.0, 0.0, 0.0], [0.0, 1 / fold, first_row + (0.5 / fold - 0.5)], [0.0, 0.0, 1.0]])
+    rays = view.rays @ unfold
+    cx, cy, cz = view.centre
+    return np.stack([cx * rays[2] - cz * rays[0], cy * rays[2] - cz * rays[1], rays[2]])
+
+
+def _band(view: View, ground: GroundMap, first: int, end: int, fold: int, level: int) -> Bytes:
+    width = view.image_size[1]
+    shrink = np.array(
+        [[0.5**level, 0.0, 0.5 ** (level + 1) - 0.5], [0.0, 0.5**level, 0.5 ** (level + 1) - 0.5], [0, 0, 1]]
+    )
+    warp = shrink @ ground.map_from_global() @ _ground_from_rows(view, first, fold)
+    rows = (end - first) * fold
+    band = cv2.warpPerspective(
+        ground.pictures[level], warp, (width, rows),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    return band if fold == 1 else cv2.resize(band, (width, end - first), interpolation=cv2.INTER_AREA)
+
+
+def _grain(picture: Bytes, view: View, top: int) -> None:
+    """Fine grain on the ground that is close enough to show it, fading out with distance."""
+    height, width = view.image_size
+    first = int(
+        np.clip((-view.centre[2] / 9.0 - (view.rays[2] @ [width / 2, 0.0, 1.0])) / view.rays[2, 1], top, height)
+    )
+    if first >= height:
+        return
+    tile = np.clip(128 + 13 * noise(9, 0.5, 512), 0, 255).astype(np.uint8)
+    metres = _ground_from_rows(view, first, 1)
+    warp = np.diag([1 / DETAIL_METRES, 1 / DETAIL_METRES, 1.0]) @ metres
+    grain = cv2.warpPerspective(
+        tile, warp, (width, height - first),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP,
+    )  # fmt: skip
+    fade = np.clip((np.arange(height - first) / max(height - first, 1))[:, None] * 2, 0, 1).astype(np.float32)
+    grain = (128 + (grain.astype(np.float32) - 128) * fade).astype(np.uint8)
+    near = picture[first - top :]
+    cv2.multiply(near, cv2.merge([grain, grain, grain]), near, 1 / 128)
+
+
+def _cast(picture: Bytes, shadows: list[Floats], top: int, weather: Weather) -> None:
+    """Darken the ground under moving objects."""
+    if not shadows:
+        return
+    mask = np.zeros(picture.shape[:2], dtype=np.uint8)
+    for polygon in shadows:
+        corners = np.rint((polygon - [0, top]) * (1 << SHIFT)).astype(np.int32)
+        cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_8, SHIFT)
+    x, y, w, h = cv2.boundingRect(mask)
+    if w == 0 or h == 0:
+        return
+    area = picture[y : y + h, x : x + w]
+    soft = cv2.blur(mask[y : y + h, x : x + w], (5, 3))
+    dark = float((weather.sky_light / weather.ground_light).mean()) * DUSK_OF_SHADOW
+    factor = (
+        cv2.convertScaleAbs(soft, alpha=-(1 - dark), beta=255) if False else (255 - (1 - dark) * soft).astype(np.uint8)
+    )
+    cv2.multiply(area, cv2.merge([factor, factor, factor]), area, 1 / 255)
+
+
+def _haze(picture: Bytes, view: View, top: int, weather: Weather) -> None:
+    """Blend distant ground into the haze, row by row."""
+    width = view.image_size[1]
+    rows = np.arange(len(picture)) + top
+    drop = -(view.rays[2] @ np.stack([np.full(len(rows), width / 2), rows, np.ones(len(rows))]))
+    distance = view.centre[2] / np.maximum(drop, 1e-4)
+    share = 1 - np.exp(-np.minimum(distance, 2000.0) / weather.haze)
+    last = int((share > 0.03).sum())
+    weight = share[:last, None, None].astype(np.float32)
+    far = picture[:last].astype(np.float32)
+    picture[:last] = (far + (weather.horizon.astype(np.float32) - far) * weight).astype(np.uint8)

@@ -58,7 +58,7 @@ class MetricsSummary(BaseModel):
     distance_ap: dict[str, dict[str, float]]
     """AP of each class at each matching distance in metres ("0.5", "1.0", "2.0", "4.0")."""
     class_tp_errors: dict[str, dict[str, float | None]]
-    """The five errors of each class; `None` where the benchmark leaves one out."""
+    """ATE, ASE, AOE, AVE, AAE of each class; `None` where the benchmark leaves one out."""
     version: str
     split: str
     samples: int
@@ -223,4 +223,4 @@ def _with_one_unmatchable_box(results_path: Path, folder: Path) -> Path:
 
 
 def _named_errors(errors: Mapping[str, float]) -> dict[str, float | None]:
-    return {TP_ERRORS[name]: None if math.isnan(value) else value for name, value in errors.items()}
+    return {TP_ERRORS[name].removeprefix("m"): None if math.isnan(value) else value for name, value in errors.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image
@@ -13,9 +13,11 @@ from PIL import Image
 from evaluation.atomic_file import write_atomically
 from evaluation.figures.bev import draw_bev, to_bytes
 from evaluation.figures.cameras import Canvas, draw_cameras
+from evaluation.figures.charts import draw_class_ap, draw_precision_recall
 from evaluation.figures.sample_view import SampleView, view_of
 from evaluation.figures.video import draw_film_frame, write_video
 from evaluation.global_boxes import GlobalBoxes, from_annotations
+from evaluation.nuscenes_metrics import MetricsSummary
 from scenes.index import SceneIndex
 
 MIN_SCORE: Final = 0.3
@@ -62,6 +64,12 @@ def draw_film(
                 on_progress(done, len(rows))
 
     return write_video(frames(), path, frames_per_second)
+
+
+def draw_score_charts(summary: MetricsSummary, details: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """Write `ap_per_class.pdf` and `precision_recall.pdf`; `details` is the devkit's metrics_details.json."""
+    write_atomically(folder / "ap_per_class.pdf", to_bytes(draw_class_ap(summary), "pdf"))
+    write_atomically(folder / "precision_recall.pdf", to_bytes(draw_precision_recall(details, summary), "pdf"))
 
 
 def spread_rows(index: SceneIndex, split: str, count: int) -> list[int]:

@@ -1,0 +1,40 @@
+"""Data for the tests of this folder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.nuscenes_tables import small_sizes, write_tables
+from scenes.index import SceneIndex, build_index, open_index
+
+VERSION = "v1.0-mini"
+
+
+@pytest.fixture(scope="session")
+def small_index(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
+    """v1.0-mini with three scenes of seven samples; noise for images and LiDAR sweeps of key frames."""
+    root = tmp_path_factory.mktemp("nuscenes")
+    write_tables(root, VERSION, small_sizes(["scene-0103", "scene-0916", "scene-0061"], samples=7))
+    for record in json.loads((root / VERSION / "map.json").read_text()):
+        (root / record["filename"]).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(root / record["filename"])
+    build_index(root, VERSION, progress=False)
+    index = open_index(root, VERSION)
+    for row in range(len(index)):
+        write_sensor_files(index, row)
+    return index
+
+
+def write_sensor_files(index: SceneIndex, row: int) -> None:
+    frame = index.frame(row)
+    height, width = frame.image_size
+    for number, path in enumerate(frame.image_paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = Image.effect_noise((width // 8, height // 8), 20 + 5 * number)
+        noise.resize((width, height)).convert("RGB").save(path)
+    frame.lidar.path.parent.mkdir(parents=True, exist_ok=True)
+    np.random.default_rng(row).uniform(-40, 40, (300, 5)).astype(np.float32).tofile(frame.lidar.path)

@@ -71,13 +71,16 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples; boxes and labels stay lists, their number differs."""
+    """Stack samples; boxes and labels stay lists, their number differs.
+
+    Images keep the memory layout of decoded ones, colours innermost: `images.flatten(0, 2)` is channels_last as it is.
+    """
 
     def stack(name: str) -> Tensor:
         return torch.stack([getattr(sample, name) for sample in samples])
 
     return Batch(
-        images=stack("images"),
+        images=torch.stack([sample.images.movedim(2, -1) for sample in samples]).movedim(-1, 3),
         img_from_cam=stack("img_from_cam"),
         ego_from_cam=stack("ego_from_cam"),
         canvas_from_img=stack("canvas_from_img"),

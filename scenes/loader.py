@@ -1,0 +1,136 @@
+"""Batches of samples from worker processes, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from configs.errors import DataError
+from scenes.dataset import SceneDataset
+from scenes.order import BatchLayout, EpochOrder, SampleKey
+from scenes.sample import Batch, collate
+
+_PREFETCH = 2  # batches each worker prepares ahead
+
+
+class TrainingSampler(Sampler[list[SampleKey]]):
+    """The micro-batches of one rank for optimiser steps `first_step` to `stop_step`, counted over all epochs."""
+
+    def __init__(self, order: EpochOrder, layout: BatchLayout, first_step: int, stop_step: int) -> None:
+        self.order = order
+        self.layout = layout
+        self.steps = range(first_step, stop_step)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.layout.accumulation
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        samples_per_step = self.layout.samples_per_step
+        steps_per_epoch = self.order.steps_per_epoch(samples_per_step)
+        shuffled_epoch, rows = -1, self.order.rows
+        for step in self.steps:
+            epoch, step_of_epoch = divmod(step, steps_per_epoch)
+            if epoch != shuffled_epoch:
+                shuffled_epoch, rows = epoch, self.order.shuffled(epoch)
+            first = step_of_epoch * samples_per_step
+            for pass_number in range(self.layout.accumulation):
+                positions = [first + offset for offset in self.layout.offsets(pass_number)]
+                yield [SampleKey(int(rows[position % len(rows)]), epoch, position) for position in positions]
+
+
+class EvaluationSampler(Sampler[list[int]]):
+    """Positions of a data set in order, whole batches dealt to the ranks in turn: none twice, none left out.
+
+    A batch is then the same batch whatever the number of ranks.
+    """
+
+    def __init__(self, samples: int, batch_size: int, rank: int, world: int) -> None:
+        self.samples = samples
+        self.batch_size = batch_size
+        self.starts = range(rank * batch_size, samples, world * batch_size)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in self.starts:
+            yield list(range(start, min(start + self.batch_size, self.samples)))
+
+
+def training_batches(
+    dataset: SceneDataset,
+    order: EpochOrder,
+    layout: BatchLayout,
+    *,
+    first_step: int,
+    stop_step: int,
+    workers: int,
+    pin_memory: bool = False,
+) -> BatchLoader:
+    """One stream of this rank's micro-batches, `layout.accumulation` of them per optimiser step.
+
+    Steps count over all epochs, so workers go on reading while an epoch ends; to resume, give another `first_step`.
+    """
+    return BatchLoader(dataset, TrainingSampler(order, layout, first_step, stop_step), workers, pin_memory)
+
+
+def evaluation_batches(
+    dataset: SceneDataset,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    batch_size: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> BatchLoader:
+    """This rank's part of the data set, in order."""
+    return BatchLoader(dataset, EvaluationSampler(len(dataset), batch_size, rank, world), workers, pin_memory)
+
+
+class BatchLoader:
+    """Batches in the order of a sampler, read by `workers` processes of one thread each (0: by this process).
+
+    Args:
+        batches: lists of what `dataset` is indexed with, one list per batch.
+        pin_memory: hand batches over in page-locked memory, for copies to a GPU beside computation.
+    """
+
+    def __init__(self, dataset: SceneDataset, batches: Sampler[Any], workers: int, pin_memory: bool = False) -> None:
+        self._loader: DataLoader[Batch | DataError] = DataLoader(
+            _BatchReader(dataset),
+            sampler=batches,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            prefetch_factor=_PREFETCH if workers else None,
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+class _BatchReader(Dataset[Any]):
+    """Reads whole batches. Faults of the data are returned: an exception would arrive here as a worker's traceback."""
+
+    def __init__(self, dataset: SceneDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, keys: list[int] | list[SampleKey]) -> Batch | DataError:
+        try:
+            return collate([self.dataset[key] for key in keys])
+        except DataError as error:
+            return error
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -88,8 +88,10 @@ def frames_of(content: Any, path: Path) -> Iterator[InfoFrame]:
 
 def version_of(content: Any) -> str | None:
     """The nuScenes version that the file names."""
-    details = content.get("metadata") or content.get("metainfo") or {}
-    version = details.get("version")
+    if not isinstance(content, Mapping):
+        return None
+    details = content.get("metadata", content.get("metainfo"))
+    version = details.get("version") if isinstance(details, Mapping) else None
     return version if isinstance(version, str) else None
 
 

@@ -87,7 +87,7 @@ def preparations(data: DataChoice) -> list[Preparation]:
     """
     steps = []
     if data.made_on_demand and not (data.root / data.version).is_dir():
-        steps.append(Preparation("the synthetic set is not there", ("data", "synth", "--data-root", str(data.root))))
+        steps.append(Preparation("the synthetic set is not there", ("data", "synth", "--out", str(data.root))))
     elif not data.header.is_file():
         _check_tables(data)
     if steps or (problem := index_problem(data)):

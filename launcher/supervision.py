@@ -45,6 +45,11 @@ class Ended:
     killed: bool
     """It did not stop in time, or a second signal cut the time short."""
 
+    @property
+    def exit_code(self) -> int:
+        """As a shell reports it: 128 + signal for a process that a signal ended."""
+        return self.returncode if self.returncode >= 0 else 128 - self.returncode
+
 
 class Guard:
     """Passes signals on to one child process, and ends it when its time is up."""

@@ -88,4 +88,4 @@ def _prepare(step: Preparation, *, stdout_is_taken: bool) -> int:
     )
     if ended.returncode:
         say(f"`{shown(step.arguments)}` failed")
-    return ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
+    return ended.exit_code

@@ -1,0 +1,1 @@
+"""What is wrong with this machine for training, and what to do about it."""

@@ -1,0 +1,231 @@
+"""The whole job as a list of our own commands, run in order; finished ones are remembered and not repeated."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from configs import run_directory
+from configs.batch_arithmetic import largest_divisor
+from configs.errors import DataError, ExitCode, UsageError
+from configs.index_location import HEADER, index_directory
+from configs.recipes import SPLITS_OF_VERSION, load_recipe
+from launcher.dataset import SYNTHETIC_VERSION
+from launcher.own_process import ROOT, own_command, own_environment, shown
+from launcher.supervision import supervise
+from monitoring.devices import survey_gpus
+
+# The size of the job.
+SCENES: Final = 10
+"""The last fifth is held out."""
+SAMPLES_PER_SCENE: Final = 20
+IMAGE_SIZE: Final = "1600x900"
+RECIPE: Final = "synthetic/bevnext-tiny"
+CPU_PROCESSES: Final = 2
+PICTURES: Final = 4
+
+RUN: Final = "quickstart"
+MEMORY: Final = "quickstart.json"
+"""In the run directory: the arguments of the steps that are done."""
+GRACE_SECONDS: Final = 180.0
+"""For the step that is stopped; training needs the most, see its plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the job works; both absolute."""
+
+    output_dir: Path
+    data_root: Path
+
+    @property
+    def run_dir(self) -> Path:
+        """Run directory of the training."""
+        return self.output_dir / RUN
+
+    @property
+    def scores(self) -> Path:
+        """Folder of the held-out scores."""
+        return self.run_dir / run_directory.RESULTS / "quickstart"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of ours."""
+
+    title: str
+    arguments: Callable[[], list[str]]
+    """Made when the step's turn comes: the name of a held-out scene is known only then."""
+    makes: Path | None = None
+    """What is there afterwards; the step is done again if it is not. `None` for a step that only shows something."""
+
+
+def steps_of(place: Place, *, seed: int, fresh: bool) -> list[Step]:
+    """The job in order."""
+    data = ["--data-root", str(place.data_root), "--version", SYNTHETIC_VERSION]
+    synth = ["data", "synth", "--out", str(place.data_root), "--seed", str(seed), "--image-size", IMAGE_SIZE]
+    synth += ["--scenes", str(SCENES), "--samples", str(SAMPLES_PER_SCENE), *(["--overwrite"] if fresh else [])]
+    training = ["--config", RECIPE, "--set", f"engine.seed={seed}", *data, *_devices()]
+    training += ["--output-dir", str(place.output_dir), "--run", RUN, "--resume", "auto"]
+    run = ["--run", str(place.run_dir), *data]
+    return [
+        Step("Make a synthetic driving set: six cameras, LiDAR, boxes", lambda: synth, place.data_root),
+        Step("Index it for fast reading", lambda: ["data", "index", *data], _index(place)),
+        Step("Plan the training", lambda: ["plan", *training]),
+        Step("Train", lambda: ["train", *training], place.run_dir / run_directory.CHECKPOINTS / "latest"),
+        Step(
+            "Score it on scenes it has never seen",
+            lambda: ["eval", *run, "--pictures", str(PICTURES), "--out", str(place.scores)],
+            place.scores / "metrics.json",
+        ),
+        Step(
+            "Draw a held-out scene: cameras, view from above, film",
+            lambda: ["infer", *run, "--scene", held_out_scene(place.data_root), "--out", str(_pictures(place))],
+            _pictures(place),
+        ),
+        Step("Write the report", lambda: ["report", "--run", str(place.run_dir)], place.run_dir / run_directory.REPORT),
+    ]
+
+
+def run_quickstart(output_dir: Path, data_root: Path, *, seed: int, fresh: bool) -> int:
+    """Do all steps that are not done yet; returns the exit code of the one that fails, else 0.
+
+    Raises:
+        UsageError: the run directory holds something else than a quickstart with these options.
+    """
+    place = Place(output_dir, data_root)
+    if fresh:
+        _forget(place.run_dir)
+    begun = time.monotonic()
+    steps = steps_of(place, seed=seed, fresh=fresh)
+    memory = _Memory(place.run_dir)
+    for number, step in enumerate(steps, start=1):
+        arguments = step.arguments()
+        click.secho(f"\n[{number}/{len(steps)}] {step.title}", bold=True)
+        click.echo(f"$ {shown(arguments)}")
+        if memory.is_done(step, arguments):
+            click.echo(f"done before: {step.makes}")
+            continue
+        memory.forget_from(step, steps)
+        started = time.monotonic()
+        if code := _run(arguments):
+            click.secho(f"step {number} ended with code {code}; the same command goes on from here", fg="red", err=True)
+            return code
+        memory.keep(step, arguments)
+        made = f"made {step.makes} in" if step.makes else "took"
+        click.secho(f"{made} {_duration(time.monotonic() - started)}", fg="green")
+    _summary(place, time.monotonic() - begun)
+    return int(ExitCode.DONE)
+
+
+def held_out_scene(data_root: Path) -> str:
+    """Name of the first scene that is not trained on. Raises `DataError` where the set does not tell."""
+    path = data_root / SYNTHETIC_VERSION / "splits.json"
+    try:
+        return str(json.loads(path.read_bytes())[SPLITS_OF_VERSION[SYNTHETIC_VERSION][1]][0])
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise DataError(f"{path} names no held-out scene ({error!r})", fix="bevnext-sam2 quickstart --fresh") from error
+
+
+class _Memory:
+    """The steps that are done, with their arguments, kept in the run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / MEMORY
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.done: dict[str, list[str]] = json.loads(self.path.read_bytes()) if self.path.is_file() else {}
+
+    def is_done(self, step: Step, arguments: list[str]) -> bool:
+        """The step has made what is still there. Raises `UsageError` where it was done with other arguments."""
+        if step.makes is None or step.title not in self.done:
+            return False
+        if self.done[step.title] != _identity(arguments):
+            raise UsageError(
+                f"{self.path.parent} belongs to a quickstart with other options: {shown(self.done[step.title])}",
+                fix="use the same options, another --output-dir, or --fresh to replace it",
+            )
+        return step.makes.exists()
+
+    def keep(self, step: Step, arguments: list[str]) -> None:
+        """The step is done."""
+        self.done[step.title] = _identity(arguments)
+        self._write()
+
+    def forget_from(self, step: Step, steps: list[Step]) -> None:
+        """What stands on this step must be done again."""
+        for later in steps[steps.index(step) :]:
+            self.done.pop(later.title, None)
+        self._write()
+
+    def _write(self) -> None:
+        temporary = self.path.with_name(f".{MEMORY}.new")
+        temporary.write_text(json.dumps(self.done, indent=2), encoding="utf-8")
+        temporary.replace(self.path)
+
+
+def _identity(arguments: list[str]) -> list[str]:
+    """What decides the result of a step."""
+    return [argument for argument in arguments if argument != "--overwrite"]
+
+
+def _forget(run_dir: Path) -> None:
+    """Remove an earlier quickstart's run."""
+    if not run_dir.exists():
+        return
+    if not (run_dir / MEMORY).is_file():
+        raise UsageError(f"--fresh: {run_dir} was not made by quickstart", fix="use another --output-dir")
+    click.echo(f"removing the earlier run {run_dir}")
+    shutil.rmtree(run_dir)
+
+
+def _run(arguments: list[str]) -> int:
+    ended = supervise(
+        own_command(arguments),
+        cwd=ROOT,
+        environment=own_environment(),
+        grace_seconds=GRACE_SECONDS,
+        say=lambda text: click.echo(f"[quickstart] {text}", err=True),
+    )
+    return ended.exit_code
+
+
+def _devices() -> list[str]:
+    """All GPUs between which the recipe's batch can be divided, else processes on the CPU."""
+    gpus = len(survey_gpus().visible())
+    if not gpus:
+        return ["--device", "cpu", "--num-processes", str(CPU_PROCESSES)]
+    return ["--num-gpus", str(largest_divisor(load_recipe(RECIPE).optimizer.reference_batch, gpus))]
+
+
+def _index(place: Place) -> Path:
+    return index_directory(place.data_root, SYNTHETIC_VERSION) / HEADER
+
+
+def _pictures(place: Place) -> Path:
+    return place.run_dir / run_directory.FIGURES / "held_out_scene"
+
+
+def _summary(place: Place, seconds: float) -> None:
+    scores = json.loads((place.scores / "metrics.json").read_bytes())
+    click.secho(f"\nAll done in {_duration(seconds)}, on synthetic data:", bold=True)
+    for name, value in (
+        ("held-out mAP", f"{scores['mean_ap']:.3f}"),
+        ("held-out NDS", f"{scores['nds']:.3f}"),
+        ("report", place.run_dir / run_directory.REPORT),
+        ("pictures", place.run_dir / run_directory.FIGURES),
+        ("checkpoint", place.run_dir / run_directory.CHECKPOINTS / "latest"),
+        ("scores", place.scores / "metrics.json"),
+        ("data", place.data_root),
+    ):
+        click.echo(f"  {name:13} {value}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {seconds % 60:.0f} s"

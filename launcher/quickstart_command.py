@@ -1,0 +1,32 @@
+"""`quickstart`: the whole job, each step a command that the user could have typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.option("--output-dir", type=FOLDER, default=Path("outputs"), show_default=True, metavar="DIR")
+@click.option(
+    "--data-root", "--data-path", type=FOLDER, default=Path("data/synthetic"), show_default=True, metavar="DIR"
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the data and the training.")
+@click.option(
+    "--fresh", is_flag=True, help="Do every step again; replaces the set and the run of an earlier quickstart."
+)
+def quickstart(output_dir: Path, data_root: Path, seed: int, fresh: bool) -> int:
+    """The whole job on synthetic data, from nothing: data, index, plan, training, metrics, pictures, report.
+
+    Training runs on two processes of the CPU, or on all GPUs. Every step shows its command. Run again, it goes on
+    where it stopped and does only what is not done yet.
+
+    Exit codes: 0 done, else the code of the step that failed.
+    """
+    from launcher.dataset import absolute
+    from launcher.quickstart import run_quickstart
+
+    return run_quickstart(absolute(output_dir), absolute(data_root), seed=seed, fresh=fresh)

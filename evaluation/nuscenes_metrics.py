@@ -43,6 +43,17 @@ TP_ERRORS: Final = {
 }
 """True-positive errors: the devkit's key and the name papers use (m, 1 - IoU, rad, m/s, 1 - accuracy)."""
 
+_VERSION_OF_SPLIT: Final = {
+    "train": "trainval",
+    "val": "trainval",
+    "train_detect": "trainval",
+    "train_track": "trainval",
+    "mini_train": "mini",
+    "mini_val": "mini",
+    "test": "test",
+}
+"""How the version of the data set ends that an official split belongs to."""
+
 
 class MetricsSummary(BaseModel):
     """The scores of one results file on one split, each in the benchmark's definition."""
@@ -119,7 +130,7 @@ def _load_tables(dataroot: Path, version: str) -> NuScenes:
 
     try:
         return NuScenes(version=version, dataroot=str(dataroot), verbose=False)
-    except (AssertionError, KeyError, ValueError) as error:
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
         raise DataError(
             f"the tables in {dataroot / version} cannot be read: {error!r}", fix="run `bevnext-sam2 data check`"
         ) from error
@@ -131,16 +142,16 @@ def _split_tokens(nusc: NuScenes, split: str) -> set[str]:
 
     official = create_splits_scenes()
     custom = _custom_splits(Path(nusc.dataroot) / nusc.version / "splits.json")
-    named = official.get(split) or custom.get(split)
-    if named is None:
-        known = ", ".join([*custom, *official])
-        raise UsageError(f"{nusc.version} has no split {split!r}", fix=f"choose one of: {known}")
+    named = official.get(split, custom.get(split))
+    if named is None or not nusc.version.endswith(_VERSION_OF_SPLIT.get(split, "")):
+        known = [*custom, *(name for name, ending in _VERSION_OF_SPLIT.items() if nusc.version.endswith(ending))]
+        raise UsageError(f"{nusc.version} has no split {split!r}", fix=f"choose one of: {', '.join(known) or 'none'}")
     scenes = {scene["token"] for scene in nusc.scene if scene["name"] in set(named)}
     tokens = {sample["token"] for sample in nusc.sample if sample["scene_token"] in scenes}
     if not tokens:
-        raise UsageError(
-            f"split {split!r} has no sample in {nusc.version}",
-            fix="name a split of this version with `--split`, such as mini_val for v1.0-mini",
+        raise DataError(
+            f"none of the scenes of split {split!r} is in the tables of {nusc.version}",
+            fix="run `bevnext-sam2 data check`, or name another split with `--split`",
         )
     return tokens
 

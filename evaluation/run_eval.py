@@ -113,7 +113,7 @@ def _show(scored: _Scored, console: Console, as_json: bool) -> None:
     if as_json:
         print(scored.summary.model_dump_json(indent=2))
     else:
-        console.print(metrics_tables(scored.summary))
+        console.print(metrics_tables(scored.summary, console.width))
     console.print(f"results: {scored.summary.results}\nscores:  {scored.folder / METRICS_FILE}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ VERSION = "v1.0-mini"
 
 @pytest.fixture(scope="session")
 def small_index(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
-    """v1.0-mini with three scenes of seven samples; noise for images and LiDAR sweeps of key frames."""
+    """v1.0-mini with three scenes of seven samples: boxes of all classes near the vehicle, noise for sensors."""
     root = tmp_path_factory.mktemp("nuscenes")
-    write_tables(root, VERSION, small_sizes(["scene-0103", "scene-0916", "scene-0061"], samples=7))
+    write_tables(root, VERSION, small_sizes(["scene-0103", "scene-0916", "scene-0061"], samples=7, instances=70))
+    move_boxes_near_the_vehicle(root / VERSION / "sample_annotation.json")
     for record in json.loads((root / VERSION / "map.json").read_text()):
         (root / record["filename"]).parent.mkdir(exist_ok=True)
         Image.new("L", (8, 8)).save(root / record["filename"])
@@ -27,6 +29,15 @@ def small_index(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
     for row in range(len(index)):
         write_sensor_files(index, row)
     return index
+
+
+def move_boxes_near_the_vehicle(table: Path) -> None:
+    """Around the vehicle's way from (410, 1179) to (425, 1179), where the metrics count them."""
+    records = json.loads(table.read_text())
+    for record in records:
+        x, y, z = record["translation"]
+        record["translation"] = [417 + 0.2 * (x - 400), 1179 + 0.2 * (y - 400), 0.01 * z]
+    table.write_text(json.dumps(records))
 
 
 def write_sensor_files(index: SceneIndex, row: int) -> None:

@@ -73,7 +73,7 @@ def test_a_results_file_is_scored_alone(
     assert bevnext_sam2(["eval", "--results", str(results), *data, "--version", "v1.0-mini"]) == 0
     second = capsys.readouterr().out
     assert "NDS" in second
-    assert second[second.index("per class") :].splitlines()[:14] == first[first.index("per class") :].splitlines()[:14]
+    assert second[second.index("NDS") :].splitlines()[:18] == first[first.index("NDS") :].splitlines()[:18]
     assert (tmp_path / "results_nusc_metrics" / "metrics.json").is_file()
     assert (
         bevnext_sam2(["eval", "--results", str(results), *data, "--version", "v1.0-mini", "--split", "mini_train"]) == 3

@@ -29,8 +29,8 @@ class Axis:
         return (metres - self.lower) / torch.tensor(self.step, dtype=metres.dtype, device=metres.device)
 
     def index(self, metres: Tensor) -> Tensor:
-        """int64 cell, truncated toward zero (not floored) as published."""
-        return self.coordinate(metres).long()
+        """int32 cell, truncated toward zero (not floored) as published."""
+        return self.coordinate(metres).int()
 
     def holds(self, index: Tensor) -> Tensor:
         """Whether the cell exists."""

@@ -44,7 +44,7 @@ def assign(boxes: list[Tensor], labels: list[Tensor], grid: BevGrid) -> ObjectTa
     numbers = torch.tensor([len(b) for b in boxes], device=box.device)
     sample = torch.arange(len(boxes), device=box.device).repeat_interleave(numbers, output_size=len(box))
     x, y = grid.x.coordinate(box[:, 0]), grid.y.coordinate(box[:, 1])
-    column, row = x.long(), y.long()
+    column, row = grid.x.index(box[:, 0]), grid.y.index(box[:, 1])
     counted = grid.x.holds(column) & grid.y.holds(row) & (box[:, 3] > 0) & (box[:, 4] > 0)
     regression = torch.cat(
         [

@@ -82,7 +82,7 @@ class ViewTransformer(nn.Module):
         return LiftedViews(bev, depth, context)
 
     def frustum_points(self, geometry: CameraGeometry, feature_size: tuple[int, int]) -> Planes:
-        """x, y, z in the augmented ego frame of every frustum point, each `[B, N, D, h, w]`, metres.
+        """x, y, z in the augmented ego frame of every frustum point, each `[B, N, h, w, D]`, metres.
 
         Pixels are spread from corner to corner of the image and a bin stands at its lower edge, as published.
         """
@@ -100,7 +100,7 @@ class ViewTransformer(nn.Module):
         )
 
     def frustum_cells(self, geometry: CameraGeometry, feature_size: tuple[int, int]) -> Tensor:
-        """int64 `[B, N, h, w, D]`: cell of each frustum point in the raster of the whole batch, row-major (b, y, x).
+        """int32 `[B, N, h, w, D]`: cell of each frustum point in the raster of the whole batch, row-major (b, y, x).
 
         Points outside carry the number of cells. Indices truncate toward zero, so the first cell of an axis also takes
         points up to one cell below the range (published quirk).
@@ -108,18 +108,17 @@ class ViewTransformer(nn.Module):
         x, y, z = self.frustum_points(geometry, feature_size)
         grid = self.grid
         ix, iy, iz = grid.x.index(x), grid.y.index(y), grid.z.index(z)
-        sample = torch.arange(x.shape[0], device=x.device)[:, None, None, None, None]
+        sample = torch.arange(x.shape[0], dtype=torch.int32, device=x.device)[:, None, None, None, None]
         cell = (sample * grid.y.cells + iy) * grid.x.cells + ix
         inside = grid.x.holds(ix) & grid.y.holds(iy) & grid.z.holds(iz)
-        cell = cell.masked_fill_(~inside, x.shape[0] * grid.cells)
-        return cell.permute(0, 1, 3, 4, 2)
+        return cell.masked_fill_(~inside, x.shape[0] * grid.cells)
 
     def _frustum(self, feature_size: tuple[int, int], like: Tensor) -> Planes:
         (height, width), (h, w) = self.image_size, feature_size
-        u = torch.linspace(0, width - 1, w, dtype=like.dtype, device=like.device)
-        v = torch.linspace(0, height - 1, h, dtype=like.dtype, device=like.device)[:, None]
+        u = torch.linspace(0, width - 1, w, dtype=like.dtype, device=like.device)[:, None]
+        v = torch.linspace(0, height - 1, h, dtype=like.dtype, device=like.device)[:, None, None]
         d = self.bins.lower + self.bins.step * torch.arange(self.bins.count, dtype=like.dtype, device=like.device)
-        return u, v, d[:, None, None]
+        return u, v, d
 
     def _splat(self, depth: Tensor, context: Tensor, cells: Tensor, batch: int) -> Tensor:
         grid = self.grid

@@ -90,7 +90,7 @@ def test_geometry(name, tag, size):
     golden.check("out/mlp_input#0", geometry.vector(), 1e-6)
 
     points = torch.stack(model.img_view_transformer.frustum_points(geometry, features), -1)
-    golden.check("out/lidar_coor#0", points, 1e-6)
+    golden.check("out/lidar_coor#0", points.permute(0, 1, 4, 2, 3, 5), 1e-6)
     cells = model.img_view_transformer.frustum_cells(geometry, features)
     count = cells.flatten().bincount(minlength=2 * 128 * 128 + 1)[:-1].numpy()
     np.testing.assert_array_equal(golden["out/bevpool_cell_counts#0"].reshape(-1), count)

@@ -7,21 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenes.synthetic.ground import GroundMap
-from scenes.synthetic.textures import PANORAMA_HIGHEST, PANORAMA_LOWEST, noise
+from scenes.synthetic.textures import PANORAMA_HIGHEST, PANORAMA_LOWEST, noise_bytes
 from scenes.synthetic.view import SHIFT, View
 from scenes.synthetic.world import Weather
 
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
-BANDS = ((0.0, 11.0, 1, 0), (11.0, 32.0, 3, 0), (32.0, 1e9, 6, 2))
-"""Bands of ground: from, to (metres ahead of the camera), rows computed per pixel row, level of the picture pyramid.
+LATTICE = 8
+"""Half-size pixels between the directions that are computed for the sky."""
+BANDS = ((0.0, 1, 0), (12.0, 2, 0), (30.0, 4, 2))
+"""Bands of ground: from how far ahead of the camera (metres), rows computed per pixel row, level of the pyramid.
 
 Rows are computed several times over where the ground is foreshortened, then averaged: no shimmer, no blur across.
 """
 DETAIL_METRES = 0.008
 """Texel of the fine asphalt grain, drawn on the nearest band."""
-DUSK_OF_SHADOW = 0.9
+GRAIN_WITHIN = 9.0
+"""Metres ahead of the camera."""
 
 
 def draw_sky(canvas: Bytes, view: View, panorama: Bytes) -> None:
@@ -30,24 +33,24 @@ def draw_sky(canvas: Bytes, view: View, panorama: Bytes) -> None:
     bottom = min(height, horizon_rows(view)[1] + 2)
     if bottom <= 0:
         return
-    # directions on a coarse lattice, enlarged: they bend slowly, and arctangents are dear
-    grid = 16
-    v, u = np.mgrid[0 : bottom + grid : grid, 0 : width + grid : grid].astype(np.float64)
+    # directions on a coarse lattice, enlarged: they bend slowly, and arctangents are dear; sky at half size: it is soft
+    rows, columns = (bottom + 1) // 2, (width + 1) // 2
+    v, u = np.mgrid[0 : rows + LATTICE : LATTICE, 0 : columns + LATTICE : LATTICE] * 2.0 + 0.5
     x, y, z = view.rays @ np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
     middle = np.arctan2(*(view.rays @ np.array([width / 2, bottom / 2, 1.0]))[1::-1])
     turn = (np.arctan2(y, x) - middle + np.pi) % (2 * np.pi) - np.pi
-    rows, columns = panorama.shape[:2]
-    column = (turn + middle) * (columns / (2 * np.pi))
     elevation = np.degrees(np.arctan2(z, np.hypot(x, y)))
-    row = (PANORAMA_HIGHEST - elevation) * (rows / (PANORAMA_HIGHEST - PANORAMA_LOWEST))
-    maps = [_enlarged(field.reshape(u.shape), grid, (bottom, width)) for field in (column, row)]
+    column = (turn + middle) * (panorama.shape[1] / (2 * np.pi))
+    row = (PANORAMA_HIGHEST - elevation) * (panorama.shape[0] / (PANORAMA_HIGHEST - PANORAMA_LOWEST))
+    maps = [_enlarged(field.reshape(u.shape), (rows, columns)) for field in (column, row)]
     sky = cv2.remap(panorama, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    canvas[:bottom, :, :3] = sky
+    sky = cv2.resize(sky, (2 * columns, 2 * rows), interpolation=cv2.INTER_LINEAR)
+    cv2.mixChannels([sky[:bottom, :width]], [canvas[:bottom]], [0, 0, 1, 1, 2, 2])
 
 
-def _enlarged(field: Floats, grid: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Bilinear enlargement of lattice values that lie at multiples of `grid`."""
-    scale = np.array([[1 / grid, 0.0, 0.0], [0.0, 1 / grid, 0.0]])
+def _enlarged(field: Floats, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Bilinear enlargement of lattice values that lie at multiples of `LATTICE`."""
+    scale = np.array([[1 / LATTICE, 0.0, 0.0], [0.0, 1 / LATTICE, 0.0]])
     return cv2.warpAffine(
         field.astype(np.float32), scale, (shape[1], shape[0]),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
@@ -62,6 +65,12 @@ def horizon_rows(view: View) -> tuple[int, int]:
     return int(np.floor(min(rows))), int(np.ceil(max(rows)))
 
 
+def _row_at(view: View, distance: float) -> float:
+    """Pixel row, in the middle of the image, of ground that is `distance` metres ahead."""
+    middle = view.rays[2] @ np.array([view.image_size[1] / 2, 0.0, 1.0])
+    return float((-view.centre[2] / distance - middle) / view.rays[2, 1])
+
+
 def draw_ground(canvas: Bytes, view: View, ground: GroundMap, weather: Weather, shadows: list[Floats]) -> None:
     """Draw the ground below the horizon; `shadows` are polygons in pixels of what moves."""
     height, width = view.image_size
@@ -70,23 +79,19 @@ def draw_ground(canvas: Bytes, view: View, ground: GroundMap, weather: Weather, 
     if top >= height:
         return
     picture = np.empty((height - top, width, 3), dtype=np.uint8)
-    column_ray = view.rays @ np.array([width / 2, 0.0, 1.0])
-    a, b, c = view.rays[2]
-    forward = np.linalg.norm(np.cross(view.rays[:, 0], view.rays[:, 1]))
     row = top
-    for near, far, fold, level in BANDS[::-1]:
+    for near, fold, level in BANDS[::-1]:
         end = height
-        if near > 0:  # the row where the ground is `near` metres ahead: depth = camera height / -ray_z
-            end = int(np.clip((-view.centre[2] / near - column_ray[2]) / b, row, height))
+        if near > 0:
+            end = int(np.clip(_row_at(view, near), row, height))
         if end > row:
             picture[row - top : end - top] = _band(view, ground, row, end, fold, level)
             row = end
-    del a, c, forward
     _grain(picture, view, top)
     _cast(picture, shadows, top, weather)
     _haze(picture, view, top, weather)
     mixed = min(bottom, height) - top
-    canvas[top + mixed :, :, :3] = picture[mixed:]
+    cv2.mixChannels([picture[mixed:]], [canvas[top + mixed :]], [0, 0, 1, 1, 2, 2])
     if mixed > 0:
         v, u = np.mgrid[top : top + mixed, 0:width]
         below = (view.rays[2, 0] * u + view.rays[2, 1] * v + view.rays[2, 2]) < -1e-4
@@ -119,20 +124,18 @@ def _band(view: View, ground: GroundMap, first: int, end: int, fold: int, level:
 def _grain(picture: Bytes, view: View, top: int) -> None:
     """Fine grain on the ground that is close enough to show it, fading out with distance."""
     height, width = view.image_size
-    first = int(
-        np.clip((-view.centre[2] / 9.0 - (view.rays[2] @ [width / 2, 0.0, 1.0])) / view.rays[2, 1], top, height)
-    )
+    first = int(np.clip(_row_at(view, GRAIN_WITHIN), top, height))
     if first >= height:
         return
-    tile = np.clip(128 + 13 * noise(9, 0.5, 512), 0, 255).astype(np.uint8)
-    metres = _ground_from_rows(view, first, 1)
-    warp = np.diag([1 / DETAIL_METRES, 1 / DETAIL_METRES, 1.0]) @ metres
+    tile = noise_bytes(9, 0.5, 13.0, 512)
+    period = DETAIL_METRES * tile.shape[0]
+    near_x, near_y = np.floor(view.centre[:2] / period) * period  # warps hold texels in 16 bits: start the tiling here
+    texels = np.array([[1.0, 0.0, -near_x], [0.0, 1.0, -near_y], [0.0, 0.0, DETAIL_METRES]]) / DETAIL_METRES
+    warp = texels @ _ground_from_rows(view, first, 1)
     grain = cv2.warpPerspective(
         tile, warp, (width, height - first),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP,
     )  # fmt: skip
-    fade = np.clip((np.arange(height - first) / max(height - first, 1))[:, None] * 2, 0, 1).astype(np.float32)
-    grain = (128 + (grain.astype(np.float32) - 128) * fade).astype(np.uint8)
     near = picture[first - top :]
     cv2.multiply(near, cv2.merge([grain, grain, grain]), near, 1 / 128)
 
@@ -150,10 +153,8 @@ def _cast(picture: Bytes, shadows: list[Floats], top: int, weather: Weather) -> 
         return
     area = picture[y : y + h, x : x + w]
     soft = cv2.blur(mask[y : y + h, x : x + w], (5, 3))
-    dark = float((weather.sky_light / weather.ground_light).mean()) * DUSK_OF_SHADOW
-    factor = (
-        cv2.convertScaleAbs(soft, alpha=-(1 - dark), beta=255) if False else (255 - (1 - dark) * soft).astype(np.uint8)
-    )
+    dark = float((weather.sky_light / weather.ground_light).mean())
+    factor = (255 - (1 - dark) * soft).astype(np.uint8)
     cv2.multiply(area, cv2.merge([factor, factor, factor]), area, 1 / 255)
 
 

@@ -23,6 +23,7 @@ Bytes = NDArray[np.uint8]
 FINEST = 0.8
 """Paint smaller than this many pixels is left out."""
 HEDGE_METRES = 2.56
+FAR_OUT = 2.0**24
 
 
 def draw_model(
@@ -50,15 +51,25 @@ def draw_model(
     shown = shown[np.argsort(rank[model.solid_of[shown]], kind="stable")]
     bounds = np.stack([first[shown], model.starts[shown + 1]], axis=1).tolist()
     paints = [(*rgb, number) for rgb in colours[shown].tolist()]
-    if _tame(homogeneous, view):
-        pixels = np.rint(homogeneous[:, :2] / homogeneous[:, 2:] * (1 << SHIFT)).astype(np.int32)
-        for (start, end), paint in zip(bounds, paints, strict=True):
+    easy, outside = _reach(homogeneous, model.starts, view)
+    pixels = np.rint(homogeneous[:, :2] / np.maximum(homogeneous[:, 2:], NEAR) * (1 << SHIFT))
+    pixels = np.clip(pixels, -FAR_OUT, FAR_OUT).astype(np.int32)
+    for face, (start, end), paint in zip(shown.tolist(), bounds, paints, strict=True):
+        if easy[face]:
             cv2.fillConvexPoly(canvas, pixels[start:end], paint, cv2.LINE_8, SHIFT)
-        return
-    for (start, end), paint in zip(bounds, paints, strict=True):
-        corners = view.clipped(homogeneous[start:end])
-        if len(corners):
-            cv2.fillConvexPoly(canvas, np.rint(corners * (1 << SHIFT)).astype(np.int32), paint, cv2.LINE_8, SHIFT)
+        elif not outside[face]:
+            corners = view.clipped(homogeneous[start:end])
+            if len(corners):
+                cv2.fillConvexPoly(canvas, np.rint(corners * (1 << SHIFT)).astype(np.int32), paint, cv2.LINE_8, SHIFT)
+
+
+def _reach(homogeneous: Floats, starts: NDArray[np.int64], view: View) -> tuple[list[bool], list[bool]]:
+    """Per polygon: whether all corners are in front of the camera and not far outside; whether all are behind it."""
+    depth = homogeneous[:, 2]
+    tame = (depth > NEAR) & (np.abs(homogeneous[:, :2]).max(axis=1) < 4 * max(view.image_size) * depth)
+    easy = np.logical_and.reduceat(tame, starts[:-1])
+    outside = np.logical_and.reduceat(depth <= NEAR, starts[:-1])
+    return easy.tolist(), outside.tolist()
 
 
 def _shaded(model: Model, rotation: Floats, light: float, weather: Weather, distance: float) -> Floats:
@@ -72,15 +83,6 @@ def hazed(colours: Floats, distance: float, weather: Weather) -> Floats:
     """Colours as seen through `distance` metres of haze."""
     clear = float(np.exp(-distance / weather.haze))
     return colours * clear + weather.horizon * (1 - clear)
-
-
-def _tame(homogeneous: Floats, view: View) -> bool:
-    """Whether all corners are in front of the camera and not far outside the image."""
-    depth = homogeneous[:, 2]
-    if depth.min() < NEAR:
-        return False
-    reach = 4 * max(view.image_size)
-    return bool((np.abs(homogeneous[:, :2]) < reach * depth[:, None]).all())
 
 
 def draw_block(canvas: Bytes, view: View, block: Block, weather: Weather) -> None:
@@ -139,7 +141,7 @@ def _draw_textured(
     cv2.copyTo(patch, mask, canvas[y0:y1, x0:x1])
 
 
-def draw_crown(canvas: Bytes, view: View, crown: Crown, light: float, weather: Weather) -> None:
+def draw_crown(canvas: Bytes, view: View, crown: Crown, weather: Weather) -> None:
     """Draw the leaves of a tree as a sprite that faces the camera."""
     homogeneous = view.image_from_global[:, :3] @ crown.centre + view.image_from_global[:, 3]
     if homogeneous[2] < crown.radius * 0.5 + NEAR:
@@ -159,7 +161,7 @@ def draw_crown(canvas: Bytes, view: View, crown: Crown, light: float, weather: W
     patch = cv2.warpAffine(texture[level], warp, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     mask = cv2.threshold(patch[..., 3], 127, 255, cv2.THRESH_BINARY)[1]
     clear = float(np.exp(-depth / weather.haze))
-    shade = (weather.sky_light + weather.sun_light * 0.6 * light) * clear
+    shade = (weather.sky_light * 0.85 + weather.sun_light * 0.45) * clear
     patch = cv2.transform(patch, np.column_stack([np.diag([*shade, 0.0]), [*(weather.horizon * (1 - clear)), 0.0]]))
     cv2.copyTo(patch, mask, canvas[y0:y1, x0:x1])
 

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenes.synthetic.catalogue import SEMANTICS
-from scenes.synthetic.road import STEP, Road
-from scenes.synthetic.textures import NOISE_SIZE, noise
+from scenes.synthetic.road import Road
+from scenes.synthetic.textures import NOISE_SIZE, noise_bytes
 from scenes.synthetic.world import World
 
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
-MARGIN = 75.0
+MARGIN = 64.0
 """Metres of ground around the ego positions."""
 GRASS, PAVING, ASPHALT, YARD, KERB, WHITE, YELLOW = range(7)
 SEMANTIC_OF_SURFACE = np.array(
@@ -150,70 +150,59 @@ def paint_ground(world: World, positions: Floats, step: float, shadows: list[Flo
     for polygon in shadows:
         shade.fill(polygon, 0)
     sunlit = cv2.GaussianBlur(sunlit, (0, 0), max(0.6, 0.12 / step))
-    picture = _colour(world, surface, origin, step)
-    picture = _light(world, picture, sunlit)
+    picture = _picture(world, surface, sunlit, origin, step)
     pictures = [picture]
     for _ in range(3):
         pictures.append(cv2.resize(pictures[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
     return GroundMap(origin[0], origin[1], step, tuple(pictures), surface, sunlit)
 
 
-def _colour(world: World, surface: Bytes, origin: tuple[float, float], step: float) -> Bytes:
-    """Reflectance: the colour of each surface, worn and stained."""
+def _picture(world: World, surface: Bytes, sunlit: Bytes, origin: tuple[float, float], step: float) -> Bytes:
+    """Lit colours: surface colour x wear x light, channel by channel."""
+    wear = _tiled(noise_bytes(0, 1.1, 9.0), surface.shape, origin, step, 0.05)
+    stains = _tiled(noise_bytes(1, 2.2, 11.0), surface.shape, origin, step, 0.2)
+    tufts = _tiled(noise_bytes(2, 1.3, 30.0), surface.shape, origin, step, 0.05)
+    cv2.multiply(wear, stains, wear, 1 / 128)
+    cv2.copyTo(tufts, cv2.compare(surface, GRASS, cv2.CMP_EQ), wear)
+    sun, shade = world.weather.ground_light, world.weather.sky_light
+    planes = []
+    for channel, colours in enumerate(_palette(world).T):
+        table = np.zeros(256)
+        table[: len(colours)] = colours * sun[channel]
+        plane = cv2.LUT(surface, np.clip(table, 0, 255).astype(np.uint8))
+        dark = float(np.clip(shade[channel] / sun[channel], 0, 1))
+        light = cv2.LUT(sunlit, np.rint(np.linspace(dark, 1, 256) * 255).astype(np.uint8))
+        cv2.multiply(light, wear, light, 1 / 255)
+        planes.append(cv2.multiply(plane, light, scale=1 / 128))
+    return cv2.blur(cv2.merge(planes), (3, 3))
+
+
+def _palette(world: World) -> Floats:
+    """Reflectance RGB of each surface in this scene."""
     rng = np.random.default_rng(world.ground_style)
-    grey, paving = rng.uniform(72, 112), rng.uniform(128, 164)
-    yards = [(118, 108, 92), (112, 112, 112), (132, 122, 108), (92, 100, 74)]
-    palette = np.array(
+    grey, paving = rng.uniform(78, 116), rng.uniform(126, 160)
+    yards = [(118, 108, 92), (112, 112, 112), (132, 122, 108), (96, 98, 80)]
+    return np.array(
         [
-            np.array([84, 98, 52]) * rng.uniform(0.8, 1.15),
+            np.array([82, 90, 56]) * rng.uniform(0.8, 1.1),
             paving * np.array([1.02, 1.0, 0.96]),
             grey * np.array([1.0, 1.0, 1.02]),
             np.array(yards[int(rng.integers(len(yards)))]) * rng.uniform(0.85, 1.1),
-            np.array([168, 166, 160]),
-            np.array([222, 222, 218]) * rng.uniform(0.85, 1.0),
-            np.array([206, 166, 62]) * rng.uniform(0.8, 1.0),
+            np.array([164, 162, 157]),
+            np.array([216, 216, 212]) * rng.uniform(0.85, 1.0),
+            np.array([200, 160, 64]) * rng.uniform(0.8, 1.0),
         ]
     )
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(palette)] = np.clip(palette, 0, 255)
-    picture = np.ascontiguousarray(table[surface])
-    grain = np.clip(128 + 16 * _tiled(noise(0, 0.7), surface.shape, origin, step, 1.0), 0, 255).astype(np.uint8)
-    stains = np.clip(128 + 13 * _tiled(noise(1, 2.2), surface.shape, origin, step, 4.0), 0, 255).astype(np.uint8)
-    for wear in (grain, stains):
-        cv2.multiply(picture, cv2.merge([wear, wear, wear]), picture, 1 / 128)
-    tufts = np.clip(128 + 34 * _tiled(noise(2, 1.2), surface.shape, origin, step, 1.0), 0, 255).astype(np.uint8)
-    grass = cv2.multiply(picture, cv2.merge([tufts, tufts, tufts]), scale=1 / 128)
-    cv2.copyTo(grass, (surface == GRASS).astype(np.uint8), picture)
-    return picture
 
 
-def _tiled(
-    field: NDArray[np.float32], shape: tuple[int, int], origin: tuple[float, float], step: float, stretch: float
-) -> NDArray[np.float32]:
-    """The noise tile laid over the map, fixed to global coordinates; a texel is `0.05 * stretch` metres."""
-    texel = 0.05 * stretch
-    cols = (origin[0] + np.arange(shape[1]) * step) / texel % NOISE_SIZE
-    rows = (origin[1] - np.arange(shape[0]) * step) / texel % NOISE_SIZE
-    if step <= texel:
-        wide = np.ascontiguousarray(field[:, cols.astype(np.int64)])
-        return np.ascontiguousarray(wide[rows.astype(np.int64)])
-    coarse = cv2.resize(field, None, fx=texel / step, fy=texel / step, interpolation=cv2.INTER_AREA)
-    size = coarse.shape[0]
-    scale = size / NOISE_SIZE
-    wide = np.ascontiguousarray(coarse[:, (cols * scale).astype(np.int64) % size])
-    return np.ascontiguousarray(wide[(rows * scale).astype(np.int64) % size])
-
-
-def _light(world: World, picture: Bytes, sunlit: Bytes) -> Bytes:
-    """Sun and sky on the ground: one table per channel for the sun, one for the shade, blended by `sunlit`."""
-    weather = world.weather
-    sun, shade = weather.ground_light, weather.sky_light
-    levels = np.arange(256)[:, None]
-    bright = np.clip(levels * sun, 0, 255).astype(np.uint8)[None]
-    dark = np.clip(levels * shade, 0, 255).astype(np.uint8)[None]
-    lit, unlit = cv2.LUT(picture, bright), cv2.LUT(picture, dark)
-    weight = cv2.merge([sunlit, sunlit, sunlit])
-    return cv2.add(cv2.multiply(lit, weight, scale=1 / 255), cv2.multiply(unlit, 255 - weight, scale=1 / 255))
+def _tiled(tile: Bytes, shape: tuple[int, ...], origin: tuple[float, float], step: float, texel: float) -> Bytes:
+    """A noise tile laid over the map, fixed to global coordinates; a texel is `texel` metres."""
+    if step > texel:
+        tile = cv2.resize(tile, None, fx=texel / step, fy=texel / step, interpolation=cv2.INTER_AREA)
+        texel *= NOISE_SIZE / tile.shape[0]
+    cols = ((origin[0] + np.arange(shape[1]) * step) / texel).astype(np.int64) % tile.shape[1]
+    rows = ((origin[1] - np.arange(shape[0]) * step) / texel).astype(np.int64) % tile.shape[0]
+    return tile[:, cols][rows]
 
 
 def map_mask(road: Road) -> Bytes:

@@ -11,21 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scenes.synthetic.catalogue import SEMANTICS
 from scenes.synthetic.ground import GroundMap
+from scenes.synthetic.obstacles import Obstacles, Solids
 from scenes.synthetic.rig import BEAM_LOWEST, BEAM_STEP, BEAMS, LIDAR_COLUMNS, beam_directions
-from scenes.synthetic.shadows import block_corners
-from scenes.synthetic.solids import MAX_PLANES, Model
-from scenes.synthetic.world import Block, Crown, World
+from scenes.synthetic.world import World
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FARTHEST = 95.0
 """Metres; beams that meet nothing closer are not stored."""
-ACTOR_RANGE = 80.0
 RANGE_NOISE = 0.015
 """Standard deviation of the measured range, metres."""
+SLACK = 1e-6
+"""Share of a beam's step by which solids are taken wider than they are."""
 LEAVES = 0.45
 """Chance that a beam through a crown meets a leaf."""
 
@@ -42,38 +41,21 @@ class Sweep:
     """`[n]` index into `World.actors`, -1 for scenery and ground."""
 
 
-@dataclass(frozen=True)
-class _Solids:
-    """Convex solids in the global frame with their owners."""
-
-    planes: Floats
-    """`[S, 10, 4]`."""
-    footprint: Floats
-    """`[S, 4, 2]` corners of a rectangle around each."""
-    low: Floats
-    high: Floats
-    actor: Ints
-    semantic: Ints
-    reflectance: Floats
-    porous: NDArray[np.bool_]
-
-
 class Scanner:
     """Scans one world; scenery is prepared once."""
 
     def __init__(self, world: World, ground: GroundMap, ego_from_lidar: Floats) -> None:
-        self.world, self.ground, self.ego_from_lidar = world, ground, ego_from_lidar
+        self.ground, self.ego_from_lidar = ground, ego_from_lidar
         self._beams = beam_directions()
         self._rings = np.tile(np.arange(BEAMS), LIDAR_COLUMNS)
-        self._scenery = _joined([*_blocks(world.blocks), *_crowns(world.crowns), *_props(world)])
-        self._semantics = [SEMANTICS[actor.category] for actor in world.actors]
+        self._obstacles = Obstacles(world)
 
     def scan(self, t: float, global_from_ego: Floats, rng: np.random.Generator) -> Sweep:
         """One turn at time `t` (seconds), seen from one place: points are free of ego motion."""
         global_from_lidar = global_from_ego @ self.ego_from_lidar
         origin = global_from_lidar[:3, 3]
         directions = self._beams @ global_from_lidar[:3, :3].T
-        solids = self._solids(t, origin)
+        solids = self._obstacles.at(t, origin)
         reach, owner = self._ground_ranges(origin, directions), np.full(len(directions), -1)
         self._meet(solids, origin, directions, global_from_lidar, reach, owner, rng)
         hit = np.flatnonzero(reach < FARTHEST)
@@ -93,17 +75,8 @@ class Scanner:
             reach = -origin[2] / directions[:, 2]
         return np.where(directions[:, 2] < 0, reach, np.inf)
 
-    def _solids(self, t: float, origin: Floats) -> _Solids:
-        """Scenery and actors near enough at time `t`."""
-        parts = [self._scenery]
-        for index, actor in enumerate(self.world.actors):
-            pose = actor.trajectory.pose(t)
-            if np.hypot(*(pose[:2] - origin[:2])) < ACTOR_RANGE:
-                parts.append(_of_model(actor.model(t), pose, index, self._semantics[index], 36.0))
-        return _joined(parts)
-
     def _meet(
-        self, solids: _Solids, origin: Floats, directions: Floats, global_from_lidar: Floats, reach: Floats, owner: Ints,
+        self, solids: Solids, origin: Floats, directions: Floats, global_from_lidar: Floats, reach: Floats, owner: Ints,
         rng: np.random.Generator,
     ) -> None:  # fmt: skip
         """Shorten `reach` and set `owner` where a beam meets a solid."""
@@ -145,7 +118,7 @@ def _crossings(planes: Floats, origin: Floats, solid: Ints, rays: Floats) -> tup
     return enter, leave
 
 
-def _candidates(solids: _Solids, origin: Floats, global_from_lidar: Floats) -> tuple[Ints, Ints]:
+def _candidates(solids: Solids, origin: Floats, global_from_lidar: Floats) -> tuple[Ints, Ints]:
     """Pairs (solid, beam) whose angles match; beams are numbered column by column."""
     heading = np.arctan2(global_from_lidar[1, 0], global_from_lidar[0, 0])
     offset = solids.footprint - origin[:2]
@@ -156,15 +129,15 @@ def _candidates(solids: _Solids, origin: Floats, global_from_lidar: Floats) -> t
     nearest = np.maximum(_distance_to_footprint(solids.footprint, origin[:2]), 0.2)
     farthest = distance.max(axis=1)
     step = 2 * np.pi / LIDAR_COLUMNS
-    # columns run clockwise from straight behind (azimuth +pi)
-    first = np.floor((np.pi - middle[:, 0] - spread.max(axis=1)) / step).astype(np.int64) - 1
-    last = np.ceil((np.pi - middle[:, 0] - spread.min(axis=1)) / step).astype(np.int64) + 1
-    columns = np.minimum(last - first + 1, LIDAR_COLUMNS)
+    # columns run clockwise from straight behind (azimuth +pi), their beams in the middle of a step
+    first = np.ceil((np.pi - middle[:, 0] - spread.max(axis=1)) / step - 0.5 - SLACK).astype(np.int64)
+    last = np.floor((np.pi - middle[:, 0] - spread.min(axis=1)) / step - 0.5 + SLACK).astype(np.int64)
+    columns = np.clip(last - first + 1, 0, LIDAR_COLUMNS)
     below, above = solids.low - origin[2], solids.high - origin[2]
     lowest = np.degrees(np.arctan2(below, np.where(below < 0, nearest, farthest)))
     highest = np.degrees(np.arctan2(above, np.where(above > 0, nearest, farthest)))
-    ring_first = np.clip(np.floor((lowest - BEAM_LOWEST) / BEAM_STEP).astype(np.int64), 0, BEAMS)
-    ring_last = np.clip(np.ceil((highest - BEAM_LOWEST) / BEAM_STEP).astype(np.int64), -1, BEAMS - 1)
+    ring_first = np.clip(np.ceil((lowest - BEAM_LOWEST) / BEAM_STEP - SLACK).astype(np.int64), 0, BEAMS)
+    ring_last = np.clip(np.floor((highest - BEAM_LOWEST) / BEAM_STEP + SLACK).astype(np.int64), -1, BEAMS - 1)
     rings = np.maximum(ring_last - ring_first + 1, 0)
     rings[nearest > FARTHEST] = 0
     count = columns * rings
@@ -182,74 +155,3 @@ def _distance_to_footprint(footprint: Floats, point: Floats) -> Floats:
     gap = np.linalg.norm(offset - share[..., None] * along, axis=-1).min(axis=1)
     cross = along[..., 0] * offset[..., 1] - along[..., 1] * offset[..., 0]
     return np.where((cross >= 0).all(axis=1), 0.0, gap)
-
-
-def _of_model(model: Model, pose: Floats, actor: int, semantic: int, reflectance: float) -> _Solids:
-    c, s = np.cos(pose[2]), np.sin(pose[2])
-    rotation = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
-    planes = model.planes.copy()
-    planes[..., :3] = planes[..., :3] @ rotation
-    planes[..., 3] += planes[..., :2] @ pose[:2]
-    low, high = model.bounds[:, 0], model.bounds[:, 1]
-    flat = np.stack(
-        [low[:, :2], np.stack([high[:, 0], low[:, 1]], 1), high[:, :2], np.stack([low[:, 0], high[:, 1]], 1)], 1
-    )
-    count = len(planes)
-    return _Solids(
-        planes=planes,
-        footprint=flat @ rotation[:2, :2] + pose[:2],
-        low=low[:, 2],
-        high=high[:, 2],
-        actor=np.full(count, actor),
-        semantic=np.full(count, semantic),
-        reflectance=np.full(count, reflectance),
-        porous=np.zeros(count, dtype=bool),
-    )
-
-
-def _upright(corners: Floats, semantic: str, porous: bool, reflectance: float) -> _Solids:
-    """A box from its eight corners (bottom four counter-clockwise, then the top four)."""
-    planes = np.zeros((1, MAX_PLANES, 4))
-    planes[..., 3] = 1.0
-    for i in range(4):
-        along = corners[(i + 1) % 4] - corners[i]
-        normal = np.array([along[1], -along[0], 0.0]) / np.hypot(along[0], along[1])
-        planes[0, i] = [*normal, normal @ corners[i]]
-    planes[0, 4] = [0, 0, 1, corners[4, 2]]
-    planes[0, 5] = [0, 0, -1, -corners[0, 2]]
-    return _Solids(
-        planes, corners[None, :4, :2], corners[None, 0, 2], corners[None, 4, 2],
-        np.array([-1]), np.array([SEMANTICS[semantic]]), np.array([reflectance]), np.array([porous]),
-    )  # fmt: skip
-
-
-def _blocks(blocks: tuple[Block, ...]) -> list[_Solids]:
-    return [
-        _upright(block_corners(b), "static.vegetation" if b.is_hedge else "static.manmade", b.is_hedge, 22.0)
-        for b in blocks
-    ]
-
-
-def _crowns(crowns: tuple[Crown, ...]) -> list[_Solids]:
-    """A crown as two crossed boxes, through which beams may pass."""
-    parts = []
-    for crown in crowns:
-        for turn, share in ((0.0, 0.85), (np.pi / 4, 0.7)):
-            half = crown.radius * share
-            block = Block(
-                np.array([*crown.centre[:2], turn]), np.array([2 * half, 2 * half, 2 * half]), 0, is_hedge=True
-            )
-            corners = block_corners(block)
-            corners[:, 2] += crown.centre[2] - half
-            parts.append(_upright(corners, "static.vegetation", True, 18.0))
-    return parts
-
-
-def _props(world: World) -> list[_Solids]:
-    kinds = {True: SEMANTICS["static.vegetation"], False: SEMANTICS["static.manmade"]}
-    return [_of_model(prop.model, prop.pose, -1, kinds[prop.vegetation], 26.0) for prop in world.props]
-
-
-def _joined(parts: list[_Solids]) -> _Solids:
-    names = _Solids.__dataclass_fields__
-    return _Solids(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

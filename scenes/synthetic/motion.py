@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,37 @@ class Trajectory:
         before, after = self.pose(t - half_step), self.pose(t + half_step)
         velocity: Floats = (after - before)[:2] / (2 * half_step)
         return velocity
+
+
+class Fleet:
+    """Many trajectories on one road, evaluated together."""
+
+    def __init__(self, trajectories: Sequence[Trajectory]) -> None:
+        self._trajectories = trajectories
+        self._still = np.array([path.is_still for path in trajectories], dtype=bool)
+        self._resting = np.array([path.pose(0.0) for path in trajectories]).reshape(-1, 3)
+        moving = [path for path in trajectories if not path.is_still]
+        self._road = moving[0].road if moving else None
+        self._start = np.array([[path.s, path.d] for path in moving]).reshape(-1, 2)
+        self._sign = np.array([[path.along_sign, path.across_sign] for path in moving]).reshape(-1, 2)
+        paces = [[path.along, path.across] for path in moving]
+        self._mean, self._swing, self._rate, self._phase = (
+            np.array([[getattr(pace, name) for pace in pair] for pair in paces]).reshape(-1, 2)
+            for name in ("mean", "swing", "rate", "phase")
+        )
+
+    def poses(self, t: float) -> Floats:
+        """x, y, yaw `[n, 3]` at time `t`, equal to each trajectory's `pose`."""
+        poses = self._resting.copy()
+        if self._road is None:
+            return poses
+        ebb = np.cos(self._phase) - np.cos(self._rate * t + self._phase)
+        covered = self._sign * (self._mean * t + self._swing / self._rate * ebb)
+        speed = self._sign * (self._mean + self._swing * np.sin(self._rate * t + self._phase))
+        s, d = (self._start + covered).T
+        poses[~self._still, :2] = self._road.at(s, d)
+        poses[~self._still, 2] = self._road.heading_at(s) + np.arctan2(speed[:, 1], speed[:, 0])
+        return poses
 
 
 def overlap(a: Floats, a_half: Floats, b: Floats, b_half: Floats, gap: float) -> NDArray[np.bool_]:

@@ -37,6 +37,12 @@ def noise(number: int, exponent: float, size: int = NOISE_SIZE) -> Floats:
     return (field / field.std()).astype(np.float32)
 
 
+@lru_cache(maxsize=16)
+def noise_bytes(number: int, exponent: float, strength: float, size: int = NOISE_SIZE) -> Bytes:
+    """The same noise as factors: uint8 around 128 with a deviation of `strength`."""
+    return np.clip(128 + strength * noise(number, exponent, size), 0, 255).astype(np.uint8)
+
+
 def pyramid(image: Bytes, levels: int) -> tuple[Bytes, ...]:
     """The image and `levels - 1` halvings of it."""
     result = [image]

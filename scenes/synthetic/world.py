@@ -27,8 +27,12 @@ class Actor:
     """For two-wheelers: whether somebody rides it."""
 
     def model(self, t: float) -> Model:
-        """The posture at time `t`: walkers take a stride every 0.35 s."""
-        return self.models[int(t / 0.175 + self.trajectory.s) % len(self.models)]
+        """The shape at time `t`."""
+        return self.models[self.posture(t)]
+
+    def posture(self, t: float) -> int:
+        """Index of the posture at time `t`: a walk of four postures takes 0.8 s."""
+        return int(np.floor(t / 0.2 + self.trajectory.s)) % len(self.models)
 
     def attribute(self, t: float) -> str:
         """nuScenes attribute at time `t`, empty for road furniture."""

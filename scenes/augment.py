@@ -54,11 +54,12 @@ class ImageTransform:
         matrix = np.diag([self.factor, self.factor, 1.0, 1.0])
         matrix[:2, 3] = -left, -top
         if self.flip:
-            matrix = _plane([[-1.0, 0.0], [0.0, 1.0]], [width, 0.0]) @ matrix
+            matrix = _plane(np.diag([-1.0, 1.0]), np.array([width, 0.0])) @ matrix
         angle = radians(self.rotate_degrees)
         rotation = np.array([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]])
         centre = np.array([width, height]) / 2
-        return _plane(rotation, centre - rotation @ centre) @ matrix
+        canvas_from_img: FloatArray = _plane(rotation, centre - rotation @ centre) @ matrix
+        return canvas_from_img
 
     def apply(self, image: Tensor, loader: ImageLoader, out: Tensor) -> None:
         """Write the canvas of `image` (uint8 `[H, W, 3]`) to `out` (uint8 `[height, width, 3]`)."""
@@ -101,7 +102,7 @@ def _resized(source: tuple[int, int], factor: float) -> tuple[int, int]:
     return int(source[0] * factor + 1e-6), int(source[1] * factor + 1e-6)
 
 
-def _plane(linear: Any, offset: Any) -> FloatArray:
+def _plane(linear: FloatArray, offset: FloatArray) -> FloatArray:
     matrix = np.eye(4)
     matrix[:2, :2] = linear
     matrix[:2, 3] = offset
@@ -129,7 +130,8 @@ class BevTransform:
         matrix[:2, :2] = [[cos(angle), -sin(angle)], [sin(angle), cos(angle)]]
         matrix[:3, :3] *= self.scale
         signs = [-1.0 if self.flip_x else 1.0, -1.0 if self.flip_y else 1.0, 1.0, 1.0]
-        return np.diag(signs) @ matrix
+        bev_from_ego: FloatArray = np.diag(signs) @ matrix
+        return bev_from_ego
 
     def apply(self, boxes: FloatArray) -> FloatArray:
         """Boxes `[n, 9]` (x, y, z, l, w, h, yaw, vx, vy) of the ego frame, in the BEV frame."""

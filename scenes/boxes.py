@@ -26,15 +26,17 @@ def training_boxes(annotations: Annotations, global_from_ego: FloatArray) -> tup
 def ego_boxes(annotations: Annotations, global_from_ego: FloatArray) -> FloatArray:
     """All boxes of `annotations`, float64 `[n, 9]`, by the rules of the nuScenes devkit.
 
-    The box turns with the full rotation, then its yaw is read off as the devkit (pyquaternion) reads it:
-    `atan2(-R01, R00)`. That differs from `atan2(R10, R00)` when the ego frame is tilted against the box.
+    Box and velocity turn with the full rotation. Yaw is then read off as the devkit (pyquaternion) reads it,
+    `atan2(-R01, R00)`, which differs from `atan2(R10, R00)` where the ego frame is tilted against the box.
     """
     ego_from_global = global_from_ego[:3, :3].T
     centres = (annotations.translation - global_from_ego[:3, 3]) @ ego_from_global.T
     rotations = ego_from_global @ rotation_matrices(annotations.rotation)
     yaw = np.arctan2(-rotations[:, 0, 1], rotations[:, 0, 0])
-    velocity = np.nan_to_num(annotations.velocity, nan=0.0) @ ego_from_global[:2, :2].T
-    return np.concatenate([centres, annotations.size[:, [1, 0, 2]], yaw[:, None], velocity], axis=1)
+    velocity = np.concatenate([annotations.velocity, annotations.vertical_velocity[:, None]], axis=1)
+    velocity[np.isnan(velocity).any(axis=1)] = 0.0
+    velocity = velocity @ ego_from_global.T
+    return np.concatenate([centres, annotations.size[:, [1, 0, 2]], yaw[:, None], velocity[:, :2]], axis=1)
 
 
 def inside(boxes: FloatArray, limit: float) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ where several points fall on one pixel the nearest one counts.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,8 @@ def read_points(path: Path) -> Float32Array:
 
 def depth_maps(
     points: Float32Array,
-    img_from_lidar: NDArray[np.floating],
-    canvas_from_img: NDArray[np.floating],
+    img_from_lidar: NDArray[np.floating[Any]],
+    canvas_from_img: NDArray[np.floating[Any]],
     size: tuple[int, int],
     depth_range: tuple[float, float],
     stride: int = 1,

@@ -78,8 +78,10 @@ class ImageLoader:
         left, top, right, bottom = crop
         first_row, last_row = max(top, 0), min(bottom, resized[0])
         first_column, last_column = max(left, 0), min(right, resized[1])
-        out.zero_()
-        if first_row >= last_row or first_column >= last_column:
+        covered = out[max(-top, 0) : max(last_row - top, 0), max(-left, 0) : max(last_column - left, 0)]
+        if covered.shape != out.shape:
+            out.zero_()
+        if covered.numel() == 0:
             return
         if resized[0] < image.shape[0] and resized[1] < image.shape[1]:
             origin, window = self._shrink(image, resized, (first_row, last_row), last_column)
@@ -88,9 +90,7 @@ class ImageLoader:
             _resample_rows(image, resized[1] / image.shape[1], narrowed)
             origin, window = 0, self._resized.image(*resized)
             _resample(narrowed, (resized[0] / image.shape[0], 1.0), window)
-        out[first_row - top : last_row - top, first_column - left : last_column - left] = window[
-            first_row - origin : last_row - origin, first_column:last_column
-        ]
+        covered.copy_(window[first_row - origin : last_row - origin, first_column:last_column])
 
     def _shrink(
         self, image: Tensor, resized: tuple[int, int], rows: tuple[int, int], columns: int

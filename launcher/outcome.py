@@ -20,6 +20,7 @@ FIRST_FAILURE: Final = re.compile(
     r"Root Cause.*?rank\s*:\s*\d+ \(local_rank: (?P<rank>\d+)\).*?exitcode\s*:\s*(?P<code>-?\d+)", re.DOTALL
 )
 """The worker that failed first, as torchrun reports it."""
+OUT_OF_MEMORY: Final = "fix: memory is the usual cause (see `dmesg`): a smaller --batch-size, fewer --workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +32,22 @@ class Verdict:
 
 
 def judge(run_dir: Path, log_dir: Path, ended: Ended) -> Verdict:
-    """What the run's end means: the workers' own word where they left one, else what torchrun saw."""
+    """What the run's end means: the first failure decides, and the workers' own word on it where they left one.
+
+    When a worker dies, torchrun asks the others to stop; they may save and say so, and the run has crashed all the same.
+    """
     if ended.returncode == 0:
         return Verdict(ExitCode.DONE)
     told = _told(run_dir)
-    if told is not None and told.code is not ExitCode.DONE:
-        if told.code is ExitCode.CRASHED:
-            return Verdict(told.code, _join(told.text, _tail(log_dir, told.rank)))
-        return Verdict(told.code, told.text)
-    if ended.killed:
-        return Verdict(
-            ExitCode.CRASHED, f"it did not stop in time and was killed; the last checkpoint in {run_dir} is whole"
-        )
-    return _seen_by_torchrun(log_dir, ended)
+    failure = _first_failure(log_dir)
+    died = failure is not None and failure.code < 0
+    if told is None or told.code is ExitCode.DONE or died:
+        return _unexplained(run_dir, log_dir, ended, failure)
+    if told.code is ExitCode.PREEMPTED and failure is not None and failure.code != ExitCode.PREEMPTED:
+        return _unexplained(run_dir, log_dir, ended, failure)
+    if told.code is ExitCode.CRASHED:
+        return Verdict(told.code, _join(f"rank {told.rank} failed: {told.text}", _tail(log_dir, told.rank)))
+    return Verdict(told.code, told.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +68,36 @@ def _told(run_dir: Path) -> _Told | None:
         code, rank = ExitCode(content["exit_code"]), int(content["rank"])
     except (ValueError, KeyError, TypeError) as error:
         return _Told(ExitCode.CRASHED, 0, f"{path} cannot be read ({error!r})")
-    if code in (ExitCode.DONE, ExitCode.PREEMPTED):
-        return _Told(code, rank, "")
-    fix = f"\n  fix: {content['fix']}" if content["fix"] else ""
-    return _Told(
-        code,
-        rank,
-        f"{content['error']}{fix}" if code is not ExitCode.CRASHED else f"rank {rank} failed: {content['error']}",
-    )
+    fix = f"\n  fix: {content['fix']}" if content.get("fix") else ""
+    return _Told(code, rank, f"{content.get('error', '')}{fix}")
 
 
-def _seen_by_torchrun(log_dir: Path, ended: Ended) -> Verdict:
-    """No worker left a word: one was killed, or torchrun itself failed."""
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """The worker that failed first, as torchrun saw it."""
+
+    local_rank: int
+    code: int
+    """Negative for a signal."""
+
+
+def _first_failure(log_dir: Path) -> _Failure | None:
     log = log_dir / TORCHRUN_LOG
-    text = log.read_text(errors="replace") if log.is_file() else ""
-    failure = FIRST_FAILURE.search(text)
-    if failure is None:
-        how = _status(ended.returncode)
-        return Verdict(ExitCode.CRASHED, _join(f"torchrun ended with {how}", _last(log)))
-    rank, code = int(failure["rank"]), int(failure["code"])
-    hint = (
-        "\n  out of memory is the usual cause; see `dmesg`, use a smaller --batch-size"
-        if code == -signal.SIGKILL
-        else ""
-    )
-    return Verdict(ExitCode.CRASHED, _join(f"rank {rank} ended with {_status(code)}{hint}", _tail(log_dir, rank)))
+    found = FIRST_FAILURE.search(log.read_text(errors="replace")) if log.is_file() else None
+    return None if found is None else _Failure(int(found["rank"]), int(found["code"]))
+
+
+def _unexplained(run_dir: Path, log_dir: Path, ended: Ended, failure: _Failure | None) -> Verdict:
+    """The worker that failed left no word."""
+    if ended.killed:
+        text = f"it did not stop in time and was killed; the checkpoints in {run_dir} are whole"
+    elif failure is None:
+        text = _join(f"torchrun ended with {_status(ended.returncode)}", _last(log_dir / TORCHRUN_LOG))
+    else:
+        rank, code = failure.local_rank, failure.code
+        hint = f"\n  {OUT_OF_MEMORY}" if code == -signal.SIGKILL else ""
+        text = _join(f"rank {rank} ended with {_status(code)}{hint}", _tail(log_dir, rank))
+    return Verdict(ExitCode.CRASHED, text)
 
 
 def _status(code: int) -> str:

@@ -57,6 +57,8 @@ class Guard:
     def __init__(self, grace_seconds: float, say: Callable[[str], None]) -> None:
         self.grace_seconds = grace_seconds
         self.say = say
+        self.others = {process.pid for process in psutil.Process().children(recursive=True)}
+        """Processes below this one that are none of the guard's business."""
         self.child: subprocess.Popen[bytes] | None = None
         self.received: signal.Signals | None = None
         self.deadline = float("inf")
@@ -85,7 +87,7 @@ class Guard:
             self.child.wait()
         # a child that was killed may have left workers that can still save
         seconds = 0.0 if killed else self.grace_seconds if self.child.returncode < 0 else EXTRA_SECONDS
-        end_descendants(seconds)
+        self._end_rest(seconds)
         return Ended(self.child.returncode, asked_to_stop=self.received is not None, killed=killed)
 
     def _waited(self, child: subprocess.Popen[bytes]) -> bool:
@@ -97,6 +99,16 @@ class Guard:
                 continue
             return True
         return False
+
+    def _end_rest(self, grace_seconds: float) -> None:
+        """Ask what the child left behind to end, wait, and kill what is still there."""
+        rest = [process for process in psutil.Process().children(recursive=True) if process.pid not in self.others]
+        for process in rest:
+            _signal(process, signal.SIGTERM)
+        _, rest = psutil.wait_procs(rest, timeout=grace_seconds)
+        for process in rest:
+            _signal(process, signal.SIGKILL)
+        psutil.wait_procs(rest, timeout=EXTRA_SECONDS)
 
     def _pass_on(self, child: subprocess.Popen[bytes], received: signal.Signals) -> None:
         if child.poll() is None:
@@ -141,17 +153,6 @@ def supervise(
     guard = Guard(grace_seconds, say)
     with _handling(guard.handle):
         return guard.run(start)
-
-
-def end_descendants(grace_seconds: float) -> None:
-    """Ask every process below this one to end, wait, and kill those that are still there."""
-    processes = psutil.Process().children(recursive=True)
-    for process in processes:
-        _signal(process, signal.SIGTERM)
-    _, left = psutil.wait_procs(processes, timeout=grace_seconds)
-    for process in left:
-        _signal(process, signal.SIGKILL)
-    psutil.wait_procs(left, timeout=EXTRA_SECONDS)
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -67,7 +67,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         )
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
         raise UsageError(
-            f"cannot read weights from {path}: {str(error).splitlines()[0]}",
+            f"cannot read weights from {path}: {_first_line(error)}",
             fix="give a complete .safetensors file, or a .pth file that holds tensors and plain values only",
         ) from error
     for key in WRAPPER_KEYS:
@@ -103,3 +103,7 @@ def _shape(tensor: Tensor) -> str:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -11,6 +11,7 @@ from PIL import Image
 
 from benchmarks.nuscenes_tables import small_sizes, write_tables
 from scenes.index import SceneIndex, build_index, open_index
+from scenes.synthetic import make_synthetic
 
 VERSION = "v1.0-mini"
 
@@ -49,3 +50,18 @@ def write_sensor_files(index: SceneIndex, row: int) -> None:
         noise.resize((width, height)).convert("RGB").save(path)
     frame.lidar.path.parent.mkdir(parents=True, exist_ok=True)
     np.random.default_rng(row).uniform(-40, 40, (300, 5)).astype(np.float32).tofile(frame.lidar.path)
+
+
+@pytest.fixture(scope="session")
+def synthetic_index(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
+    """The project's synthetic set in small: one scene to train on and one held out, two samples each."""
+    made = make_synthetic(
+        tmp_path_factory.mktemp("data") / "synthetic",
+        scenes=2,
+        samples_per_scene=2,
+        image_size=(90, 160),
+        workers=1,
+        progress=False,
+    )
+    build_index(made.root, made.version, progress=False)
+    return open_index(made.root, made.version)

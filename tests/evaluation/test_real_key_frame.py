@@ -62,6 +62,6 @@ def test_projected_corners_bound_the_official_2d_boxes(info: dict[str, Any]) -> 
                 found = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
                 differences.append(np.abs(found - np.array(instance["bbox"])).max())
     assert len(differences) > 60
-    # boxes that stand upright in the LiDAR's frame would be off by up to 25 pixels; the rest here is the angle's rounding
+    # boxes that stand upright in the LiDAR's frame would be off by up to 25 pixels
     assert np.median(differences) < 0.01
     assert max(differences) < 0.5

@@ -85,15 +85,15 @@ def preparations(data: DataChoice) -> list[Preparation]:
     Raises:
         DataError: the data set is not there, not whole, or of another version.
     """
-    steps = []
+    index = ("data", "index", *data.options())
     if data.made_on_demand and not (data.root / data.version).is_dir():
-        steps.append(Preparation("the synthetic set is not there", ("data", "synth", "--out", str(data.root))))
-    elif not data.header.is_file():
-        _check_tables(data)
-    if steps or (problem := index_problem(data)):
-        reason = "a new set needs an index" if steps else str(problem)
-        steps.append(Preparation(reason, ("data", "index", *data.options())))
-    return steps
+        synth = Preparation("the synthetic set is not there", ("data", "synth", "--out", str(data.root)))
+        return [synth, Preparation("a new set needs an index", index)]
+    problem = index_problem(data)
+    if problem is None:
+        return []
+    _check_tables(data)
+    return [Preparation(problem, index)]
 
 
 def index_problem(data: DataChoice) -> str | None:

@@ -34,7 +34,7 @@ class Verdict:
 def judge(run_dir: Path, log_dir: Path, ended: Ended) -> Verdict:
     """What the run's end means: the first failure decides, and the workers' own word on it where they left one.
 
-    When a worker dies, torchrun asks the others to stop; they may save and say so, and the run has crashed all the same.
+    When a worker dies, torchrun asks the others to stop; they may save and say so, but the run has crashed.
     """
     if ended.returncode == 0:
         return Verdict(ExitCode.DONE)

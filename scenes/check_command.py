@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from scenes.checks.report import CheckReport
+from scenes.checks.report import CheckReport, RecipeNeed
 from scenes.command_options import data_set_options, say_if_synthetic
 from scenes.dataset_check import check_dataset
 
@@ -76,12 +76,15 @@ def _examples(report: CheckReport) -> Iterator[str]:
 
 def _needs(report: CheckReport) -> Table:
     table = Table(title="what the recipes need", title_justify="left", show_lines=True)
-    for name in ("family", "reads", "state"):
+    for name in ("family", "state", "get"):
         table.add_column(name, overflow="fold")
-    table.add_column("get", no_wrap=True, overflow="fold")
     for need in report.needs:
-        gaps = (
-            f"{need.missing_files:,} files missing, {need.damaged_files:,} damaged, in {need.scenes_with_gaps} scenes"
-        )
-        table.add_row(need.family, "\n".join(need.groups), gaps if need.get else "complete", "\n".join(need.get) or "-")
+        table.add_row(need.family, "\n".join(_gaps(need)) or "complete", "\n".join(need.get) or "-")
     return table
+
+
+def _gaps(need: RecipeNeed) -> Iterator[str]:
+    if need.absent:
+        yield f"not in the tables: {', '.join(need.absent)}"
+    if need.missing_files or need.damaged_files:
+        yield f"{need.missing_files:,} files missing, {need.damaged_files:,} damaged, in {need.scenes_with_gaps} scenes"

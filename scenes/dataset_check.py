@@ -54,6 +54,9 @@ def check_dataset(
         tables, links = _check_tables(root / version, book, bars)
         splits = _check_splits(root / version, version, tables, links, chosen, book)
         groups = _file_groups(tables, links, NEEDS[chosen.model.family] if chosen else GROUPS)
+        if chosen and tables:
+            absent = set(NEEDS[chosen.model.family]) - {group.name for group in groups}
+            book.add_any("missing-group", "recipe", "the tables name no such files", sorted(absent))
         task = bars.add_task("files", total=sum(len(group.rows) for group in groups))
         faulty = check_files(root, groups, deep, threads, book, lambda done: bars.advance(task, done))
     return CheckReport(
@@ -152,6 +155,7 @@ def _need(
     return RecipeNeed(
         family=family,
         groups=NEEDS[family],
+        absent=tuple(group for group in NEEDS[family] if group in absent),
         missing_files=missing,
         damaged_files=total - missing,
         scenes_with_gaps=scenes,

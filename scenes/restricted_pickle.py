@@ -7,12 +7,10 @@ any other makes the file refused, before anything of it is called.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
-from numpy.core import multiarray, numeric
 
 from configs.errors import DataError
 
@@ -24,17 +22,19 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_KNOWN: Final[dict[tuple[str, str], Callable[..., Any]]] = {
+_EMPTY: Final = np.empty(0)
+_KNOWN: Final[dict[tuple[str, str], Any]] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _latin1,
+    # what NumPy itself names in a pickle, under the module names of NumPy 1 and 2
     **{
         (f"numpy.{core}.{module}", name): function
-        for core in ("core", "_core")  # NumPy 1 and 2
+        for core in ("core", "_core")
         for module, name, function in (
-            ("multiarray", "_reconstruct", multiarray._reconstruct),
-            ("multiarray", "scalar", multiarray.scalar),
-            ("numeric", "_frombuffer", numeric._frombuffer),
+            ("multiarray", "_reconstruct", _EMPTY.__reduce__()[0]),
+            ("multiarray", "scalar", np.float64(0).__reduce__()[0]),
+            ("numeric", "_frombuffer", _EMPTY.__reduce_ex__(5)[0]),
         )
     },
 }

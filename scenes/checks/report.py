@@ -33,6 +33,8 @@ class RecipeNeed(BaseModel):
     family: str
     groups: tuple[str, ...]
     """groups of files it reads"""
+    absent: tuple[str, ...]
+    """groups of which the tables name no file"""
     missing_files: int
     damaged_files: int
     scenes_with_gaps: int

@@ -261,6 +261,23 @@ def test_a_recipe_limits_the_files_and_asks_for_its_splits(root):
     assert (fault.kind, fault.examples) == ("missing-splits", ("other",))
 
 
+def test_groups_of_files_that_the_tables_do_not_name(root):
+    edit(
+        root,
+        "sample_data",
+        lambda records: records.__setitem__(slice(None), [r for r in records if "LIDAR" not in r["filename"]]),
+    )
+    report = check(root)
+    assert {need.family: need.absent for need in report.needs} == {
+        "bevnext": (KEY_LIDAR,),
+        "sparsebev": (),
+        "bevfusion": (KEY_LIDAR, LIDAR_SWEEPS),
+    }
+    recipe = root / "own.yaml"
+    recipe.write_text(f"name: own\ndata: {{version: {VERSION}, train_split: own_train, val_split: own_val}}\n")
+    assert ("missing-group", "recipe") in found(check(root, recipe=str(recipe)))
+
+
 @pytest.mark.parametrize(
     ("version", "missing", "archives"),
     [

@@ -113,7 +113,8 @@ def run_quickstart(output_dir: Path, data_root: Path, *, seed: int, fresh: bool)
         if memory.is_done(step, arguments):
             click.echo(f"done before: {step.makes}")
             continue
-        memory.forget_from(step, steps)
+        if step.makes is not None:
+            memory.forget_from(step, steps)
         started = time.monotonic()
         if code := _run(arguments):
             click.secho(f"step {number} ended with code {code}; the same command goes on from here", fg="red", err=True)

@@ -1,0 +1,148 @@
+"""Quickstart as a list of commands: what is run, what is not run again, and what stops it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher import quickstart
+from launcher.main import command_line, run
+from launcher.quickstart import Place, steps_of
+from monitoring.devices import Gpu, GpuSurvey
+
+HELD_OUT = "scene-0008"
+
+
+class PretendedSteps:
+    """Stands for our commands: makes what they would make."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.lines: list[str] = []
+        self.failing: dict[str, int] = {}
+
+    def __call__(self, arguments: list[str]) -> int:
+        words = " ".join(arguments[: 2 if arguments[0] == "data" else 1])
+        self.lines.append(words)
+        if words in self.failing:
+            return self.failing[words]
+        makers: dict[str, Callable[[], None]] = {
+            "data synth": self.synth,
+            "data index": lambda: self.write(quickstart._index(self.place)),
+            "train": lambda: self.write(self.place.run_dir / "checkpoints/latest"),
+            "eval": lambda: self.write(self.place.scores / "metrics.json", '{"mean_ap": 0.25, "nds": 0.3}'),
+            "infer": lambda: self.write(quickstart._pictures(self.place) / "film.mp4"),
+            "report": lambda: self.write(self.place.run_dir / "report.html"),
+        }
+        makers.get(words, lambda: None)()
+        return 0
+
+    def synth(self) -> None:
+        splits = {"synthetic_train": ["scene-0000"], "synthetic_val": [HELD_OUT]}
+        self.write(self.place.data_root / "v1.0-synthetic/splits.json", json.dumps(splits))
+
+    def write(self, path: Path, text: str = "") -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.fixture
+def pretended(in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> PretendedSteps:
+    pretended = PretendedSteps(Place(in_empty_folder / "outputs", in_empty_folder / "data/synthetic"))
+    monkeypatch.setattr(quickstart, "_run", pretended)
+    monkeypatch.setattr(quickstart, "survey_gpus", lambda: GpuSurvey(problem="none", driver_missing=True))
+    return pretended
+
+
+ALL = ["data synth", "data index", "plan", "train", "eval", "infer", "report"]
+
+
+def test_all_steps_in_order_and_the_scores_at_the_end(
+    pretended: PretendedSteps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["quickstart"]) == 0
+    assert pretended.lines == ALL
+    output = capsys.readouterr().out
+    assert "[7/7]" in output
+    assert "$ bevnext-sam2 train --config synthetic/bevnext-tiny" in output
+    assert f"--scene {HELD_OUT}" in output
+    assert "held-out mAP  0.250" in output
+    assert "held-out NDS  0.300" in output
+    assert str(pretended.place.run_dir / "report.html") in output
+
+
+def test_run_again_it_does_nothing_but_show_the_plan(pretended: PretendedSteps) -> None:
+    run(["quickstart"])
+    pretended.lines.clear()
+    assert run(["quickstart"]) == 0
+    assert pretended.lines == ["plan"]
+
+
+def test_it_goes_on_after_a_failed_step(pretended: PretendedSteps, capsys: pytest.CaptureFixture[str]) -> None:
+    pretended.failing["train"] = 75
+    assert run(["quickstart"]) == 75
+    assert "step 4 ended with code 75; the same command goes on" in capsys.readouterr().err
+    pretended.failing.clear()
+    pretended.lines.clear()
+    assert run(["quickstart"]) == 0
+    assert pretended.lines == ALL[2:]
+
+
+def test_a_lost_product_is_made_again_with_all_that_stands_on_it(pretended: PretendedSteps) -> None:
+    run(["quickstart"])
+    (pretended.place.scores / "metrics.json").unlink()
+    pretended.lines.clear()
+    assert run(["quickstart"]) == 0
+    assert pretended.lines == ["plan", "eval", "infer", "report"]
+
+
+def test_other_options_need_fresh(pretended: PretendedSteps, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["quickstart"])
+    pretended.lines.clear()
+    assert run(["quickstart", "--seed", "1"]) == 2
+    assert "--fresh" in capsys.readouterr().err
+    assert run(["quickstart", "--seed", "1", "--fresh"]) == 0
+    assert pretended.lines == ALL
+    pretended.lines.clear()
+    assert run(["quickstart", "--seed", "1"]) == 0  # what fresh made counts as made
+    assert pretended.lines == ["plan"]
+
+
+def test_fresh_removes_nothing_but_its_own_run(pretended: PretendedSteps, capsys: pytest.CaptureFixture[str]) -> None:
+    precious = pretended.place.run_dir / "precious"
+    pretended.write(precious)
+    assert run(["quickstart", "--fresh"]) == 2
+    assert "not made by quickstart" in capsys.readouterr().err
+    assert precious.exists()
+    assert pretended.lines == []
+
+
+def test_every_step_is_a_command_line_of_ours(pretended: PretendedSteps) -> None:
+    """Each command's real parser takes its arguments; nothing is run."""
+    pretended.synth()
+    for step in steps_of(pretended.place, seed=3, fresh=True):
+        command, arguments = command_line, step.arguments()
+        while arguments and hasattr(command, "get_command"):
+            command = command.get_command(None, arguments.pop(0))
+        context = command.make_context(step.title, arguments)
+        assert not context.args
+
+
+@pytest.mark.parametrize(("gpus", "used"), [(1, 1), (2, 2), (3, 2), (8, 8), (9, 8)])
+def test_all_gpus_that_can_share_the_batch(
+    gpus: int, used: int, pretended: PretendedSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tuple(Gpu(i, "H200", f"GPU-{i}", 2**37, (9, 0)) for i in range(gpus))
+    monkeypatch.setattr(quickstart, "survey_gpus", lambda: GpuSurvey(gpus=found))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    training = steps_of(pretended.place, seed=0, fresh=False)[3].arguments()
+    assert training[training.index("--num-gpus") + 1] == str(used)
+
+
+def test_a_set_without_held_out_scenes(pretended: PretendedSteps, capsys: pytest.CaptureFixture[str]) -> None:
+    pretended.synth = lambda: None
+    assert run(["quickstart"]) == 3
+    assert "splits.json" in capsys.readouterr().err

@@ -59,6 +59,8 @@ def eval_command(
 
     Exit codes: 0 done, 2 bad option or recipe, 3 bad data, 1 anything else.
     """
+    if results is None:
+        model.check()
     from evaluation.run_eval import run_eval
 
     run_eval(model, data, split=split, results=results, pictures=pictures, out=out, as_json=as_json)
@@ -113,6 +115,7 @@ def infer_command(
 
     Exit codes: 0 done, 2 bad option or recipe, 3 bad data, 1 anything else.
     """
+    model.check()
     from evaluation.run_infer import Drawing, run_infer
 
     drawing = Drawing(min_score=score_threshold, with_truth=truth, video=video, frames_per_second=fps)

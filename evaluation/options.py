@@ -11,12 +11,12 @@ from typing import Any, Final
 import click
 
 from configs.errors import UsageError
+from evaluation.checkpoint_files import LATEST, find_checkpoint
 
 Function = Callable[..., Any]
 
 DEFAULT_ROOT: Final = Path("data/synthetic")
 DEFAULT_VERSION: Final = "v1.0-synthetic"
-LATEST: Final = "latest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,11 @@ class ModelChoice:
     workers: int
 
     def check(self) -> None:
-        """Raises `UsageError` unless the options name one detector."""
+        """Raises `UsageError` unless the options name one detector. Quick: nothing heavy is imported."""
         if self.run is not None:
             if self.config is not None or self.overrides:
                 raise UsageError("--run has its own recipe", fix="leave out --config and --set")
+            find_checkpoint(self.run, self.checkpoint or LATEST)
             return
         if self.config is None or self.checkpoint is None:
             raise UsageError(

@@ -28,8 +28,7 @@ class Trained:
 
 
 def load_chosen(model: ModelChoice, device: torch.device) -> Trained:
-    """The detector that the options of a command name."""
-    model.check()
+    """The detector that the options of a command name (and that they name one was checked)."""
     if model.run is not None:
         return load_trained(model.run, model.checkpoint or LATEST, averaged=model.averaged, device=device)
     assert model.config is not None

@@ -97,10 +97,11 @@ class _SeenBox:
         _lines(image, self.segments, self.colour, width)
         _lines(image, self.heading, self.colour, width)
 
-    def top_left(self) -> FloatArray:
-        """Smallest u, v."""
-        corner: FloatArray = self.segments.min(axis=(0, 1))
-        return corner
+    def label_anchor(self, size: tuple[int, int]) -> FloatArray | None:
+        """The highest end of an edge that lies in an image of `size` (height, width)."""
+        ends = self.segments.reshape(-1, 2)
+        inside = ends[((ends >= 0) & (ends < size[::-1])).all(axis=1)]
+        return inside[inside[:, 1].argmin()] if len(inside) else None
 
     def height(self) -> float:
         """Extent in v."""
@@ -180,11 +181,11 @@ def _with_texts(image: Canvas, camera: str, boxes: list[_SeenBox], pen: _Pen) ->
     draw = ImageDraw.Draw(picture, "RGBA")
     taken = [_pill(draw, (pen.line * 3, pen.line * 3), camera.replace("_", " "), (*_DARK, 190), pen)]
     for box in reversed(boxes):
-        if box.height() < _SMALL * image.shape[0]:
+        anchor = box.label_anchor((picture.height, picture.width))
+        if anchor is None or box.height() < _SMALL * picture.height:
             continue
-        place = _label_rectangle(draw, box.text, box.top_left(), pen)
-        inside = place[0] >= 0 and place[1] >= 0 and place[2] <= image.shape[1] and place[3] <= image.shape[0]
-        if inside and not any(_overlap(place, other) for other in taken):
+        place = _label_rectangle(draw, box.text, anchor, picture.width, pen)
+        if place[1] >= 0 and not any(_overlap(place, other) for other in taken):
             taken.append(_pill(draw, place[:2], box.text, (*box.colour, 225), pen))
     return np.array(picture)
 
@@ -192,10 +193,14 @@ def _with_texts(image: Canvas, camera: str, boxes: list[_SeenBox], pen: _Pen) ->
 Rectangle = tuple[float, float, float, float]
 
 
-def _label_rectangle(draw: ImageDraw.ImageDraw, text: str, corner: FloatArray, pen: _Pen) -> Rectangle:
+def _label_rectangle(
+    draw: ImageDraw.ImageDraw, text: str, anchor: FloatArray, image_width: int, pen: _Pen
+) -> Rectangle:
+    """Above its anchor, moved left where it would leave the image."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=pen.font)
     width, height = right - left + 6, bottom - top + 6
-    return corner[0], corner[1] - height - 1, corner[0] + width, corner[1] - 1
+    u, v = min(float(anchor[0]), image_width - width), float(anchor[1])
+    return u, v - height - 1, u + width, v - 1
 
 
 def _pill(

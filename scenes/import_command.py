@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -10,6 +11,15 @@ from scenes.command_options import DEFAULT_ROOT, index_dir_option
 from scenes.index import open_index
 from scenes.index_command import show_index
 from scenes.info_pickles import NUSCENES_IMAGE, import_infos
+
+
+def _height_and_width(context: click.Context, option: click.Parameter, text: str) -> tuple[int, int]:
+    """`1600x900` -> (900, 1600)."""
+    del context, option
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise click.BadParameter(f"{text!r} is not WIDTHxHEIGHT, such as 1600x900")
+    return int(match[2]), int(match[1])
 
 
 @click.command("import")
@@ -37,11 +47,10 @@ from scenes.info_pickles import NUSCENES_IMAGE, import_infos
 @index_dir_option
 @click.option(
     "--image-size",
-    nargs=2,
-    type=click.IntRange(min=1),
-    default=NUSCENES_IMAGE,
+    callback=_height_and_width,
+    default="{1}x{0}".format(*NUSCENES_IMAGE),
     show_default=True,
-    metavar="HEIGHT WIDTH",
+    metavar="WxH",
     help="Size of the camera images, which info files do not hold.",
 )
 def import_infos_command(

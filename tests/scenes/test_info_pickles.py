@@ -418,9 +418,11 @@ def test_versions_must_agree(truth, tmp_path):
 def test_command_line(truth, tmp_path, capsys):
     file = tmp_path / "nuscenes_infos_val.pkl"
     file.write_bytes(pickle.dumps(bevdet(truth)))
-    assert run(["data", "import", "--info", str(file), "--data-root", str(tmp_path), "--image-size", "90", "160"]) == 0
+    assert run(["data", "import", "--info", str(file), "--data-root", str(tmp_path), "--image-size", "160x90"]) == 0
     assert "split val" in capsys.readouterr().out
     assert open_index(tmp_path, VERSION).frame(0).image_size == (90, 160)
+    assert run(["data", "import", "--info", str(file), "--image-size", "90"]) == 2
+    assert "WIDTHxHEIGHT" in capsys.readouterr().err
     file.write_bytes(pickle.dumps(Attack(tmp_path / "mark")))
     assert run(["data", "import", "--info", str(file), "--data-root", str(tmp_path)]) == 3
     assert "mkdir" in capsys.readouterr().err

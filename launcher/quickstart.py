@@ -51,9 +51,29 @@ class Place:
         return self.output_dir / RUN
 
     @property
+    def latest(self) -> Path:
+        """The newest checkpoint, a link."""
+        return self.run_dir / run_directory.CHECKPOINTS / "latest"
+
+    @property
     def scores(self) -> Path:
-        """Folder of the held-out scores."""
-        return self.run_dir / run_directory.RESULTS / "quickstart"
+        """What `eval` writes about the newest checkpoint."""
+        return self.run_dir / run_directory.RESULTS / self.latest.resolve().name / "metrics.json"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of the pictures of a held-out scene."""
+        return self.run_dir / run_directory.FIGURES / "held_out_scene"
+
+    @property
+    def report(self) -> Path:
+        """The page about the run."""
+        return self.run_dir / run_directory.REPORT
+
+    @property
+    def index(self) -> Path:
+        """Header of the index."""
+        return index_directory(self.data_root, SYNTHETIC_VERSION) / HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +83,7 @@ class Step:
     title: str
     arguments: Callable[[], list[str]]
     """Made when the step's turn comes: the name of a held-out scene is known only then."""
-    makes: Path | None = None
+    makes: Callable[[], Path] | None = None
     """What is there afterwards; the step is done again if it is not. `None` for a step that only shows something."""
 
 
@@ -76,21 +96,21 @@ def steps_of(place: Place, *, seed: int, fresh: bool) -> list[Step]:
     training += ["--output-dir", str(place.output_dir), "--run", RUN, "--resume", "auto"]
     run = ["--run", str(place.run_dir), *data]
     return [
-        Step("Make a synthetic driving set: six cameras, LiDAR, boxes", lambda: synth, place.data_root),
-        Step("Index it for fast reading", lambda: ["data", "index", *data], _index(place)),
+        Step("Make a synthetic driving set: six cameras, LiDAR, boxes", lambda: synth, lambda: place.data_root),
+        Step("Index it for fast reading", lambda: ["data", "index", *data], lambda: place.index),
         Step("Plan the training", lambda: ["plan", *training]),
-        Step("Train", lambda: ["train", *training], place.run_dir / run_directory.CHECKPOINTS / "latest"),
+        Step("Train", lambda: ["train", *training], lambda: place.latest),
         Step(
             "Score it on scenes it has never seen",
-            lambda: ["eval", *run, "--pictures", str(PICTURES), "--out", str(place.scores)],
-            place.scores / "metrics.json",
+            lambda: ["eval", *run, "--pictures", str(PICTURES)],
+            lambda: place.scores,
         ),
         Step(
             "Draw a held-out scene: cameras, view from above, film",
-            lambda: ["infer", *run, "--scene", held_out_scene(place.data_root), "--out", str(_pictures(place))],
-            _pictures(place),
+            lambda: ["infer", *run, "--scene", held_out_scene(place.data_root), "--out", str(place.pictures)],
+            lambda: place.pictures,
         ),
-        Step("Write the report", lambda: ["report", "--run", str(place.run_dir)], place.run_dir / run_directory.REPORT),
+        Step("Write the report", lambda: ["report", "--run", str(place.run_dir)], lambda: place.report),
     ]
 
 
@@ -110,8 +130,9 @@ def run_quickstart(output_dir: Path, data_root: Path, *, seed: int, fresh: bool)
         arguments = step.arguments()
         click.secho(f"\n[{number}/{len(steps)}] {step.title}", bold=True)
         click.echo(f"$ {shown(arguments)}")
-        if memory.is_done(step, arguments):
-            click.echo(f"done before: {step.makes}")
+        made = memory.product(step, arguments)
+        if made is not None:
+            click.echo(f"done before: {made}")
             continue
         if step.makes is not None:
             memory.forget_from(step, steps)
@@ -120,8 +141,8 @@ def run_quickstart(output_dir: Path, data_root: Path, *, seed: int, fresh: bool)
             click.secho(f"step {number} ended with code {code}; the same command goes on from here", fg="red", err=True)
             return code
         memory.keep(step, arguments)
-        made = f"made {step.makes} in" if step.makes else "took"
-        click.secho(f"{made} {_duration(time.monotonic() - started)}", fg="green")
+        what = f"made {step.makes()} in" if step.makes else "took"
+        click.secho(f"{what} {_duration(time.monotonic() - started)}", fg="green")
     _summary(place, time.monotonic() - begun)
     return int(ExitCode.DONE)
 
@@ -143,16 +164,17 @@ class _Memory:
         run_dir.mkdir(parents=True, exist_ok=True)
         self.done: dict[str, list[str]] = json.loads(self.path.read_bytes()) if self.path.is_file() else {}
 
-    def is_done(self, step: Step, arguments: list[str]) -> bool:
-        """The step has made what is still there. Raises `UsageError` where it was done with other arguments."""
+    def product(self, step: Step, arguments: list[str]) -> Path | None:
+        """What the step has made before and is still there. Raises `UsageError` if it was done with other arguments."""
         if step.makes is None or step.title not in self.done:
-            return False
+            return None
         if self.done[step.title] != _identity(arguments):
             raise UsageError(
                 f"{self.path.parent} belongs to a quickstart with other options: {shown(self.done[step.title])}",
                 fix="use the same options, another --output-dir, or --fresh to replace it",
             )
-        return step.makes.exists()
+        made = step.makes()
+        return made if made.exists() else None
 
     def keep(self, step: Step, arguments: list[str]) -> None:
         """The step is done."""
@@ -205,24 +227,16 @@ def _devices() -> list[str]:
     return ["--num-gpus", str(largest_divisor(load_recipe(RECIPE).optimizer.reference_batch, gpus))]
 
 
-def _index(place: Place) -> Path:
-    return index_directory(place.data_root, SYNTHETIC_VERSION) / HEADER
-
-
-def _pictures(place: Place) -> Path:
-    return place.run_dir / run_directory.FIGURES / "held_out_scene"
-
-
 def _summary(place: Place, seconds: float) -> None:
-    scores = json.loads((place.scores / "metrics.json").read_bytes())
+    scores = json.loads(place.scores.read_bytes())
     click.secho(f"\nAll done in {_duration(seconds)}, on synthetic data:", bold=True)
     for name, value in (
         ("held-out mAP", f"{scores['mean_ap']:.3f}"),
         ("held-out NDS", f"{scores['nds']:.3f}"),
-        ("report", place.run_dir / run_directory.REPORT),
+        ("report", place.report),
         ("pictures", place.run_dir / run_directory.FIGURES),
-        ("checkpoint", place.run_dir / run_directory.CHECKPOINTS / "latest"),
-        ("scores", place.scores / "metrics.json"),
+        ("checkpoint", place.latest),
+        ("scores", place.scores),
         ("data", place.data_root),
     ):
         click.echo(f"  {name:13} {value}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -271,3 +272,35 @@ def test_json_is_all_that_plan_prints(root: Path, capsys: pytest.CaptureFixture[
     assert content["plan"]["epoch_samples"] == 24
     assert content["plan"]["effective_batch"] == content["plan"]["devices"] * content["plan"]["device_batch"]
     assert content["first"] == []
+
+
+# --- the manual ------------------------------------------------------------------------------------------------------
+
+MANUAL = (ROOT / "docs" / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("line", [line for line in MANUAL.splitlines() if line.startswith("bevnext-sam2 ")])
+def test_command_lines_of_the_manual_parse(line: str) -> None:
+    command, rest = command_line, shlex.split(line)[1:]
+    while hasattr(command, "get_command"):
+        command = command.get_command(None, rest.pop(0))
+    command.make_context("manual", rest)
+
+
+def test_the_manual_names_every_command() -> None:
+    assert all(f"`{name}" in MANUAL for name in COMMANDS)
+
+
+def test_completion_is_answered_without_heavy_imports() -> None:
+    words = {"_BEVNEXT_SAM2_COMPLETE": "bash_complete", "COMP_WORDS": "bevnext-sam2 pl", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "launcher"],
+        env={**os.environ, **words},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.strip() == "plain,plan"
+    assert not [line for line in done.stderr.splitlines() if line.rpartition("|")[2].strip() in HEAVY]

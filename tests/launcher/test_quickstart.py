@@ -31,10 +31,10 @@ class PretendedSteps:
             return self.failing[words]
         makers: dict[str, Callable[[], None]] = {
             "data synth": self.synth,
-            "data index": lambda: self.write(quickstart._index(self.place)),
+            "data index": lambda: self.write(self.place.index),
             "train": lambda: self.write(self.place.run_dir / "checkpoints/latest"),
-            "eval": lambda: self.write(self.place.scores / "metrics.json", '{"mean_ap": 0.25, "nds": 0.3}'),
-            "infer": lambda: self.write(quickstart._pictures(self.place) / "film.mp4"),
+            "eval": lambda: self.write(self.place.scores, '{"mean_ap": 0.25, "nds": 0.3}'),
+            "infer": lambda: self.write(self.place.pictures / "film.mp4"),
             "report": lambda: self.write(self.place.run_dir / "report.html"),
         }
         makers.get(words, lambda: None)()
@@ -93,7 +93,7 @@ def test_it_goes_on_after_a_failed_step(pretended: PretendedSteps, capsys: pytes
 
 def test_a_lost_product_is_made_again_with_all_that_stands_on_it(pretended: PretendedSteps) -> None:
     run(["quickstart"])
-    (pretended.place.scores / "metrics.json").unlink()
+    pretended.place.scores.unlink()
     pretended.lines.clear()
     assert run(["quickstart"]) == 0
     assert pretended.lines == ["plan", "eval", "infer", "report"]

@@ -17,6 +17,7 @@ def make_synthetic(
     image_size: tuple[int, int] = (900, 1600),
     seed: int = 0,
     workers: int | None = None,
+    lidar_sweeps: bool = True,
     camera_sweeps: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -28,8 +29,8 @@ def make_synthetic(
     Raises `UsageError` for impossible options, for a `root` that holds another set (unless `overwrite`) or other
     files, and for too small a disk.
     """
-    from scenes.synthetic.driver import make  # noqa: PLC0415 - rendering needs OpenCV, describing the command does not
-    from scenes.synthetic.options import SyntheticOptions  # noqa: PLC0415
+    from scenes.synthetic.driver import make  # here: it needs OpenCV, `data synth --help` does not
+    from scenes.synthetic.options import SyntheticOptions
 
-    options = SyntheticOptions(scenes, samples_per_scene, image_size, seed, camera_sweeps)
+    options = SyntheticOptions(scenes, samples_per_scene, image_size, seed, lidar_sweeps, camera_sweeps)
     return make(Path(root), options, workers, overwrite, progress)

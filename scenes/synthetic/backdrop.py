@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenes.synthetic.ground import GroundMap
+from scenes.synthetic.shadows import CONTACT_LIGHT, Shade
 from scenes.synthetic.textures import PANORAMA_HIGHEST, PANORAMA_LOWEST, noise_bytes
 from scenes.synthetic.view import SHIFT, View
 from scenes.synthetic.world import Weather
@@ -51,10 +52,11 @@ def draw_sky(canvas: Bytes, view: View, panorama: Bytes) -> None:
 def _enlarged(field: Floats, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Bilinear enlargement of lattice values that lie at multiples of `LATTICE`."""
     scale = np.array([[1 / LATTICE, 0.0, 0.0], [0.0, 1 / LATTICE, 0.0]])
-    return cv2.warpAffine(
+    enlarged = cv2.warpAffine(
         field.astype(np.float32), scale, (shape[1], shape[0]),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
+    return np.asarray(enlarged, np.float32)
 
 
 def horizon_rows(view: View) -> tuple[int, int]:
@@ -71,8 +73,8 @@ def _row_at(view: View, distance: float) -> float:
     return float((-view.centre[2] / distance - middle) / view.rays[2, 1])
 
 
-def draw_ground(canvas: Bytes, view: View, ground: GroundMap, weather: Weather, shadows: list[Floats]) -> None:
-    """Draw the ground below the horizon; `shadows` are polygons in pixels of what moves."""
+def draw_ground(canvas: Bytes, view: View, ground: GroundMap, weather: Weather, shade: Shade) -> None:
+    """Draw the ground below the horizon; `shade` holds polygons in pixels of what moves."""
     height, width = view.image_size
     top, bottom = horizon_rows(view)
     top, bottom = max(top + 1, 0), max(bottom + 2, 0)
@@ -88,7 +90,7 @@ def draw_ground(canvas: Bytes, view: View, ground: GroundMap, weather: Weather, 
             picture[row - top : end - top] = _band(view, ground, row, end, fold, level)
             row = end
     _grain(picture, view, top)
-    _cast(picture, shadows, top, weather)
+    _cast(picture, shade, top, weather)
     _haze(picture, view, top, weather)
     mixed = min(bottom, height) - top
     cv2.mixChannels([picture[mixed:]], [canvas[top + mixed :]], [0, 0, 1, 1, 2, 2])
@@ -118,7 +120,9 @@ def _band(view: View, ground: GroundMap, first: int, end: int, fold: int, level:
         ground.pictures[level], warp, (width, rows),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
-    return band if fold == 1 else cv2.resize(band, (width, end - first), interpolation=cv2.INTER_AREA)
+    if fold > 1:
+        band = cv2.resize(band, (width, end - first), interpolation=cv2.INTER_AREA)
+    return np.asarray(band, np.uint8)
 
 
 def _grain(picture: Bytes, view: View, top: int) -> None:
@@ -140,22 +144,24 @@ def _grain(picture: Bytes, view: View, top: int) -> None:
     cv2.multiply(near, cv2.merge([grain, grain, grain]), near, 1 / 128)
 
 
-def _cast(picture: Bytes, shadows: list[Floats], top: int, weather: Weather) -> None:
-    """Darken the ground under moving objects."""
-    if not shadows:
+def _cast(picture: Bytes, shade: Shade, top: int, weather: Weather) -> None:
+    """Darken the ground under moving objects; polygons in pixels."""
+    if not shade.sun and not shade.contact:
         return
-    mask = np.zeros(picture.shape[:2], dtype=np.uint8)
-    for polygon in shadows:
-        corners = np.rint((polygon - [0, top]) * (1 << SHIFT)).astype(np.int32)
-        cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_8, SHIFT)
-    x, y, w, h = cv2.boundingRect(mask)
-    if w == 0 or h == 0:
-        return
-    area = picture[y : y + h, x : x + w]
-    soft = cv2.blur(mask[y : y + h, x : x + w], (5, 3))
-    dark = float((weather.sky_light / weather.ground_light).mean())
-    factor = (255 - (1 - dark) * soft).astype(np.uint8)
-    cv2.multiply(area, cv2.merge([factor, factor, factor]), area, 1 / 255)
+    light = np.full(picture.shape[:2], 255, dtype=np.uint8)
+    in_shade = float((weather.sky_light / weather.ground_light).mean())
+    for polygons, left in ((shade.sun, in_shade), (shade.contact, in_shade * CONTACT_LIGHT)):
+        for polygon in polygons:
+            corners = np.rint((polygon - [0, top]) * (1 << SHIFT)).astype(np.int32)
+            cv2.fillConvexPoly(light, corners, (round(255 * left),), cv2.LINE_8, SHIFT)
+    spans = [np.concatenate([polygon.min(axis=0), polygon.max(axis=0)]) for polygon in shade.sun + shade.contact]
+    low = np.min(spans, axis=0)[:2] - np.array([4, top + 4])
+    high = np.max(spans, axis=0)[2:] - np.array([-5, top - 5])
+    (x0, y0), (x1, y1) = (np.clip(end, 0, light.shape[::-1]).astype(int).tolist() for end in (low, high))
+    if x0 < x1 and y0 < y1:
+        area = picture[y0:y1, x0:x1]
+        soft = cv2.blur(light[y0:y1, x0:x1], (7, 5))
+        cv2.multiply(area, cv2.merge([soft, soft, soft]), area, 1 / 255)
 
 
 def _haze(picture: Bytes, view: View, top: int, weather: Weather) -> None:

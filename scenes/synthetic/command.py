@@ -26,6 +26,8 @@ def _read_size(text: str) -> tuple[int, int]:
 @click.option("--image-size", default="1600x900", show_default=True, metavar="WxH", help="Size of the camera images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same bytes.")
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="Processes; by default one per usable core.")
+@click.option("--lidar-sweeps/--no-lidar-sweeps", default=True, show_default=True,
+              help="Also write the LiDAR sweeps between key frames (20 a second; most of the set's size).")  # fmt: skip
 @click.option("--camera-sweeps", is_flag=True, help="Also write the images between key frames (12 a second).")
 @click.option("--overwrite", is_flag=True, help="Replace a synthetic set that was made with other options.")
 def synth(
@@ -35,6 +37,7 @@ def synth(
     image_size: str,
     seed: int,
     workers: int | None,
+    lidar_sweeps: bool,
     camera_sweeps: bool,
     overwrite: bool,
 ) -> None:
@@ -42,7 +45,7 @@ def synth(
     click.echo(f"Synthetic data (nothing here was recorded): {scenes} scenes of {samples} samples into {out}")
     summary = make_synthetic(
         out, scenes=scenes, samples_per_scene=samples, image_size=_read_size(image_size), seed=seed, workers=workers,
-        camera_sweeps=camera_sweeps, overwrite=overwrite,
+        lidar_sweeps=lidar_sweeps, camera_sweeps=camera_sweeps, overwrite=overwrite,
     )  # fmt: skip
     if summary.reused:
         click.echo(f"{summary.root} holds this set already ({summary.annotations} boxes); nothing was made.")

@@ -137,7 +137,8 @@ def _draw_textured(
     light = weather.lit(normal) * clear
     patch = cv2.transform(patch, np.column_stack([np.diag([*light, 0.0]), [*(weather.horizon * (1 - clear)), 0.0]]))
     mask = np.zeros((y1 - y0, x1 - x0), dtype=np.uint8)
-    cv2.fillConvexPoly(mask, np.rint((outline - [x0, y0]) * (1 << SHIFT)).astype(np.int32), 255, cv2.LINE_8, SHIFT)
+    corners = np.rint((outline - [x0, y0]) * (1 << SHIFT)).astype(np.int32)
+    cv2.fillConvexPoly(mask, corners, (255,), cv2.LINE_8, SHIFT)
     cv2.copyTo(patch, mask, canvas[y0:y1, x0:x1])
 
 

@@ -35,7 +35,7 @@ def make(
 ) -> SyntheticSummary:
     """Make the set unless `root` holds it already. See `scenes.synthetic.make_synthetic`."""
     started = time.monotonic()
-    root = Path(os.path.abspath(root))
+    root = root.resolve()
     if _holds_set(root, options, overwrite):
         return _summary(root, options, started, reused=True)
     _check_space(root.parent, options)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenes.synthetic.catalogue import SEMANTICS
-from scenes.synthetic.road import Road
+from scenes.synthetic.shadows import CONTACT_LIGHT, Shade
+from scenes.synthetic.surfaces import GRASS, NEUTRAL, MetricCanvas, draw_surfaces, wear_down
 from scenes.synthetic.textures import NOISE_SIZE, noise_bytes
 from scenes.synthetic.world import World
 
@@ -22,7 +23,6 @@ Bytes = NDArray[np.uint8]
 
 MARGIN = 64.0
 """Metres of ground around the ego positions."""
-GRASS, PAVING, ASPHALT, YARD, KERB, WHITE, YELLOW = range(7)
 SEMANTIC_OF_SURFACE = np.array(
     [SEMANTICS[name] for name in ("flat.terrain", "flat.sidewalk", "flat.driveable_surface", "flat.other")]
     + [SEMANTICS["flat.sidewalk"]]
@@ -59,111 +59,47 @@ class GroundMap:
 
     def semantics(self, xy: Floats) -> Bytes:
         """nuScenes-lidarseg number of the ground at global points `[..., 2]`."""
-        return SEMANTIC_OF_SURFACE[self.surface[self.cells(xy)]]
+        return np.asarray(SEMANTIC_OF_SURFACE[self.surface[self.cells(xy)]], np.uint8)
 
 
-class _Canvas:
-    """Fills metric shapes into an array."""
-
-    def __init__(self, x0: float, y1: float, step: float, image: Bytes) -> None:
-        self.x0, self.y1, self.step, self.image = x0, y1, step, image
-
-    def fill(self, xy: Floats, value: int) -> None:
-        pixels = np.stack([(xy[:, 0] - self.x0) / self.step, (self.y1 - xy[:, 1]) / self.step], axis=1)
-        cv2.fillPoly(self.image, [np.rint(pixels * 16).astype(np.int32)], value, cv2.LINE_8, 4)
-
-    def strip(self, road: Road, s: tuple[float, float], d: tuple[float, float], value: int) -> None:
-        """The band of the road between two positions and two offsets."""
-        stations = np.append(np.arange(s[0], s[1], 2.0), s[1])
-        edge = np.concatenate([road.at(stations, d[0]), road.at(stations[::-1], d[1])])
-        self.fill(edge, value)
-
-
-def draw_surfaces(road: Road, canvas_origin: tuple[float, float], step: float, shape: tuple[int, int]) -> Bytes:
-    """Surface index of each cell of a map whose upper left corner is `canvas_origin`."""
-    surface = np.full(shape, GRASS, dtype=np.uint8)
-    canvas = _Canvas(*canvas_origin, step, surface)
-    section, whole = road.section, (road.s_start, road.s_end)
-    _side_street(canvas, road, YARD, road.crossing_half_width + 14)
-    for side in (-1, 1):
-        canvas.strip(road, whole, (0.0, side * (section.building_line(side) + 2)), YARD)
-        canvas.strip(road, whole, (0.0, side * section.pavement_edge(side)), PAVING)
-    _side_street(canvas, road, PAVING, road.crossing_half_width + 2.5)
-    for side in (-1, 1):
-        canvas.strip(road, whole, (0.0, side * (section.asphalt(side) + 0.18)), KERB)
-    _side_street(canvas, road, KERB, road.crossing_half_width + 0.18)
-    for side in (-1, 1):
-        canvas.strip(road, whole, (0.0, side * section.asphalt(side)), ASPHALT)
-    _side_street(canvas, road, ASPHALT, road.crossing_half_width)
-    _markings(canvas, road)
-    return surface
-
-
-def _side_street(canvas: _Canvas, road: Road, value: int, half_width: float) -> None:
-    heading = float(road.heading_at(road.crossing))
-    along, across = np.array([np.cos(heading), np.sin(heading)]), np.array([-np.sin(heading), np.cos(heading)])
-    middle = road.at(road.crossing, 0.0)
-    corners = [middle + a * half_width * along + b * 120.0 * across for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
-    canvas.fill(np.array(corners), value)
-
-
-def _markings(canvas: _Canvas, road: Road) -> None:
-    section, stop = road.section, road.crossing_half_width + 7.0
-    stretches = [(road.s_start, road.crossing - stop), (road.crossing + stop, road.s_end)]
-    for start, end in stretches:
-        for offset in (-0.14, 0.14):
-            canvas.strip(road, (start, end), (offset - 0.05, offset + 0.05), YELLOW)
-        for side in (-1, 1):
-            lanes = section.lanes_right if side < 0 else section.lanes_left
-            edge = side * section.lanes_edge(side)
-            canvas.strip(road, (start, end), (edge - 0.06, edge + 0.06), WHITE)
-            strip = side * (section.lanes_edge(side) + section.bike_lane)
-            for s in np.arange(start, end - 3, 6.0):
-                canvas.strip(road, (s, s + 0.1), (strip, side * section.asphalt(side)), WHITE)
-                canvas.strip(road, (s, s + 1.2), (strip - 0.04, strip + 0.04), WHITE)
-            for lane in range(1, lanes):
-                for s in np.arange(start, end - 3, 8.0):
-                    d = side * lane * section.lane
-                    canvas.strip(road, (s, s + 3.0), (d - 0.07, d + 0.07), WHITE)
-            _zebra(canvas, road, side, stop)
-
-
-def _zebra(canvas: _Canvas, road: Road, side: int, stop: float) -> None:
-    """Pedestrian crossings on both sides of the side street, and stop lines before them."""
-    for sign in (-1, 1):
-        s = road.crossing + sign * (stop - 4.2)
-        for d in np.arange(0.3, road.section.asphalt(side) - 0.4, 1.0):
-            canvas.strip(road, (s - 1.5, s + 1.5), (side * d, side * (d + 0.5)), WHITE)
-    s = road.crossing + side * (stop - 1.0)
-    canvas.strip(road, (s - 0.2, s + 0.2), (side * 0.3, side * road.section.lanes_edge(side)), WHITE)
-
-
-def paint_ground(world: World, positions: Floats, step: float, shadows: list[Floats]) -> GroundMap:
-    """The ground around ego `positions` `[n, 2]` at `step` metres a pixel; `shadows` are polygons `[k, 2]`."""
+def paint_ground(world: World, positions: Floats, step: float, shade: Shade) -> GroundMap:
+    """The ground around ego `positions` `[n, 2]` at `step` metres a pixel, with the `shade` of what stands still."""
     low = np.floor((positions.min(axis=0) - MARGIN) / 8) * 8
     high = np.ceil((positions.max(axis=0) + MARGIN) / 8) * 8
-    cols, rows = (int(round(size / step)) for size in high - low)
-    origin = (float(low[0]), float(high[1]))
-    surface = draw_surfaces(world.road, origin, step, (rows, cols))
-    sunlit = np.full((rows, cols), 255, dtype=np.uint8)
-    shade = _Canvas(*origin, step, sunlit)
-    for polygon in shadows:
-        shade.fill(polygon, 0)
-    sunlit = cv2.GaussianBlur(sunlit, (0, 0), max(0.6, 0.12 / step))
-    picture = _picture(world, surface, sunlit, origin, step)
-    pictures = [picture]
+    cols, rows = np.rint((high - low) / step).astype(int).tolist()
+    x0, y1 = float(low[0]), float(high[1])
+
+    def canvas(value: int) -> MetricCanvas:
+        return MetricCanvas(x0, y1, step, np.full((rows, cols), value, dtype=np.uint8))
+
+    surface = draw_surfaces(world.road, (x0, y1), step, (rows, cols))
+    sun, contact, repairs = canvas(255), canvas(NEUTRAL), canvas(NEUTRAL)
+    for polygon in shade.sun:
+        sun.fill(polygon, 0)
+    for polygon in shade.contact:
+        contact.fill(polygon, round(NEUTRAL * CONTACT_LIGHT))
+    wear_down(repairs, world)
+    sunlit = np.asarray(cv2.GaussianBlur(sun.image, (0, 0), max(0.6, 0.1 / step)), np.uint8)
+    cv2.multiply(
+        repairs.image, cv2.GaussianBlur(contact.image, (0, 0), max(0.6, 0.16 / step)), repairs.image, 1 / NEUTRAL
+    )
+    pictures = [_picture(world, surface, sunlit, repairs.image, (x0, y1), step)]
     for _ in range(3):
-        pictures.append(cv2.resize(pictures[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
-    return GroundMap(origin[0], origin[1], step, tuple(pictures), surface, sunlit)
+        half = cv2.resize(pictures[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        pictures.append(np.asarray(half, np.uint8))
+    return GroundMap(x0, y1, step, tuple(pictures), surface, sunlit)
 
 
-def _picture(world: World, surface: Bytes, sunlit: Bytes, origin: tuple[float, float], step: float) -> Bytes:
+def _picture(
+    world: World, surface: Bytes, sunlit: Bytes, repairs: Bytes, origin: tuple[float, float], step: float
+) -> Bytes:
     """Lit colours: surface colour x wear x light, channel by channel."""
     wear = _tiled(noise_bytes(0, 1.1, 9.0), surface.shape, origin, step, 0.05)
     stains = _tiled(noise_bytes(1, 2.2, 11.0), surface.shape, origin, step, 0.2)
     tufts = _tiled(noise_bytes(2, 1.3, 30.0), surface.shape, origin, step, 0.05)
     cv2.multiply(wear, stains, wear, 1 / 128)
-    cv2.copyTo(tufts, cv2.compare(surface, GRASS, cv2.CMP_EQ), wear)
+    cv2.multiply(wear, repairs, wear, 1 / 128)
+    cv2.copyTo(tufts, (surface == GRASS).view(np.uint8), wear)
     sun, shade = world.weather.ground_light, world.weather.sky_light
     planes = []
     for channel, colours in enumerate(_palette(world).T):
@@ -174,7 +110,7 @@ def _picture(world: World, surface: Bytes, sunlit: Bytes, origin: tuple[float, f
         light = cv2.LUT(sunlit, np.rint(np.linspace(dark, 1, 256) * 255).astype(np.uint8))
         cv2.multiply(light, wear, light, 1 / 255)
         planes.append(cv2.multiply(plane, light, scale=1 / 128))
-    return cv2.blur(cv2.merge(planes), (3, 3))
+    return np.asarray(cv2.blur(cv2.merge(planes), (3, 3)), np.uint8)
 
 
 def _palette(world: World) -> Floats:
@@ -198,18 +134,9 @@ def _palette(world: World) -> Floats:
 def _tiled(tile: Bytes, shape: tuple[int, ...], origin: tuple[float, float], step: float, texel: float) -> Bytes:
     """A noise tile laid over the map, fixed to global coordinates; a texel is `texel` metres."""
     if step > texel:
-        tile = cv2.resize(tile, None, fx=texel / step, fy=texel / step, interpolation=cv2.INTER_AREA)
+        coarse = cv2.resize(tile, None, fx=texel / step, fy=texel / step, interpolation=cv2.INTER_AREA)
+        tile = np.asarray(coarse, np.uint8)
         texel *= NOISE_SIZE / tile.shape[0]
     cols = ((origin[0] + np.arange(shape[1]) * step) / texel).astype(np.int64) % tile.shape[1]
     rows = ((origin[1] - np.arange(shape[0]) * step) / texel).astype(np.int64) % tile.shape[0]
-    return tile[:, cols][rows]
-
-
-def map_mask(road: Road) -> Bytes:
-    """The scene's map as nuScenes stores it: 255 on road and pavement, 0 elsewhere, 0.1 m a pixel."""
-    width, height = road.extent()
-    step = 0.1
-    shape = (round(height / step), round(width / step))
-    surface = draw_surfaces(road, (0.0, height), step, shape)
-    prior = (surface != GRASS) & (surface != YARD)
-    return prior.astype(np.uint8) * 255
+    return np.asarray(tile[:, cols][rows], np.uint8)

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scenes.synthetic.motion import Pace, Trajectory, overlap
 from scenes.synthetic.populate import populate
 from scenes.synthetic.road import Road, lay_road
-from scenes.synthetic.solids import Model, Sketch
+from scenes.synthetic.solids import Model
+from scenes.synthetic.street_furniture import lamp_post, sign, signal, trunk
 from scenes.synthetic.textures import FACADES, FOLIAGE, SPRITES
 from scenes.synthetic.world import Actor, Block, Crown, Prop, Weather, World
 
@@ -117,39 +118,39 @@ def _trees_and_lamps(
         for s in np.arange(road.s_start + 5, road.s_end - 5, 9.0) + rng.uniform(-3, 3):
             position = float(s) + rng.uniform(-3, 3)
             d = side * (section.pavement_edge(side) + rng.uniform(0.4, 0.95) * section.yard)
-            radius, trunk = rng.uniform(1.5, 2.9), rng.uniform(2.6, 3.8)
+            radius, stem = rng.uniform(1.5, 2.9), rng.uniform(2.6, 3.8)
             sprite, shade = int(rng.integers(SPRITES)), float(rng.uniform(0.8, 1.2))
             pose = np.array([*road.at(position, d), rng.uniform(-3, 3)])
             footprint = Block(pose, np.array([1.2 * radius, 1.2 * radius, 1.0]), 0, is_hedge=True)
             if rng.random() < 0.7 and not road.near_crossing(position, 5) and not _hits(footprint, taken, 0.3):
-                props.append(Prop(_trunk(trunk + 0.6 * radius, shade), pose, vegetation=True))
-                crowns.append(Crown(np.array([*pose[:2], trunk + radius * 0.8]), radius, sprite))
+                props.append(Prop(trunk(stem + 0.6 * radius, shade), pose, vegetation=True))
+                crowns.append(Crown(np.array([*pose[:2], stem + radius * 0.8]), radius, sprite))
                 taken.append((pose, footprint.size_lwh))
-        for s in np.arange(road.s_start + 10 + 7 * (side + 1), road.s_end - 5, 28.0):
-            pose = np.array([*road.at(float(s), side * (section.asphalt(side) + 0.35)), road.heading_at(float(s))])
-            pose[2] += np.pi / 2 if side < 0 else -np.pi / 2
-            footprint = Block(pose, np.array([0.4, 0.4, 1.0]), 0, is_hedge=False)
-            if not road.near_crossing(float(s), 2) and not _hits(footprint, taken, 0.2):
-                props.append(Prop(_lamp(), pose, vegetation=False))
+        _line_kerb(road, side, taken, props, rng)
     return props, crowns
 
 
-def _trunk(height: float, shade: float) -> Model:
-    sketch = Sketch()
-    colour = (86 * shade, 72 * shade, 58 * shade)
-    sketch.column((0.0, 0.0), (0.2, 0.12), (0.0, height), colour, 7)
-    return sketch.model()
+def _line_kerb(
+    road: Road, side: int, taken: list[tuple[Floats, Floats]], props: list[Prop], rng: np.random.Generator
+) -> None:
+    """Lamp posts and signs along the kerb, signals at the side street, where nothing stands yet."""
+    d = side * (road.section.asphalt(side) + 0.35)
 
+    def put(model: Model, s: float, turn: float) -> None:
+        pose = np.array([*road.at(s, d), float(road.heading_at(s)) + turn])
+        if not _hits(Block(pose, np.array([0.4, 0.4, 1.0]), 0, is_hedge=False), taken, 0.2):
+            props.append(Prop(model, pose, vegetation=False))
+            taken.append((pose, np.array([0.4, 0.4, 1.0])))
 
-def _lamp() -> Model:
-    """A lamp post whose arm reaches over the road along +x."""
-    sketch = Sketch()
-    grey = (112, 114, 116)
-    sketch.column((0.0, 0.0), (0.11, 0.07), (0.0, 7.4), grey, 6)
-    sketch.bar((0.0, 0.0, 7.4), (1.9, 0.0, 7.8), 0.09, grey)
-    lamp = sketch.block((1.7, 2.5), (-0.14, 0.14), (7.78, 7.92), (150, 152, 154))
-    lamp["bottom"].panel(0.1, 0.9, 0.1, 0.9, (236, 232, 214), 0.5)
-    return sketch.model()
+    with_traffic = 0.0 if side < 0 else np.pi
+    put(signal(green=True), road.crossing + side * (road.crossing_half_width + 5.2), with_traffic)
+    for s in np.arange(road.s_start + 10 + 7 * (side + 1), road.s_end - 5, 28.0):
+        if not road.near_crossing(float(s), 2):
+            put(lamp_post(), float(s), np.pi / 2 if side < 0 else -np.pi / 2)
+    for s in np.arange(road.s_start + 20, road.s_end - 5, 24.0):
+        position = float(s + rng.uniform(-8, 8))
+        if not road.near_crossing(position, 6):
+            put(sign(rng), position, with_traffic)
 
 
 def _resting_places(actors: tuple[Actor, ...]) -> list[tuple[Floats, Floats]]:

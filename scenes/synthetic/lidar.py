@@ -18,6 +18,7 @@ from scenes.synthetic.world import World
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Singles = NDArray[np.float32]
 
 FARTHEST = 95.0
 """Metres; beams that meet nothing closer are not stored."""
@@ -54,7 +55,7 @@ class Scanner:
         """One turn at time `t` (seconds), seen from one place: points are free of ego motion."""
         global_from_lidar = global_from_ego @ self.ego_from_lidar
         origin = global_from_lidar[:3, 3]
-        directions = self._beams @ global_from_lidar[:3, :3].T
+        directions = np.einsum("nk,jk->nj", self._beams, global_from_lidar[:3, :3])
         solids = self._obstacles.at(t, origin)
         reach, owner = self._ground_ranges(origin, directions), np.full(len(directions), -1)
         self._meet(solids, origin, directions, global_from_lidar, reach, owner, rng)
@@ -95,7 +96,7 @@ class Scanner:
         owner[closer] = place[closer]
 
 
-def _crossings(planes: Floats, origin: Floats, solid: Ints, rays: Floats) -> tuple[Floats, Floats]:
+def _crossings(planes: Floats, origin: Floats, solid: Ints, rays: Floats) -> tuple[Singles, Singles]:
     """Distances at which rays `[3, P]` from `origin` enter and leave the solids `[P]` that they are tried on."""
     room = (planes[..., 3] - planes[..., :3] @ origin).astype(np.float32)
     normals = planes[..., :3].astype(np.float32)

@@ -28,11 +28,11 @@ class Pace:
     def distance(self, t: Floats | float) -> Floats:
         """Metres covered at time `t` in seconds."""
         ebb = np.cos(self.phase) - np.cos(self.rate * np.asarray(t) + self.phase)
-        return self.mean * np.asarray(t) + self.swing / self.rate * ebb
+        return np.asarray(self.mean * np.asarray(t) + self.swing / self.rate * ebb)
 
     def speed(self, t: Floats | float) -> Floats:
         """Speed at time `t`, m/s."""
-        return self.mean + self.swing * np.sin(self.rate * np.asarray(t) + self.phase)
+        return np.asarray(self.mean + self.swing * np.sin(self.rate * np.asarray(t) + self.phase))
 
 
 @dataclass(frozen=True, slots=True)

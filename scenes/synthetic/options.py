@@ -27,6 +27,7 @@ class SyntheticOptions:
     image_size: tuple[int, int]
     """Height, width in pixels."""
     seed: int
+    lidar_sweeps: bool
     camera_sweeps: bool
 
     def __post_init__(self) -> None:

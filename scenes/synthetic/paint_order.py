@@ -35,8 +35,8 @@ def upright_order(
 ) -> NDArray[np.int64]:
     """Drawing order of upright boxes.
 
-    `centre` `[n, 2]`, `axes` `[n, 2, 2]` unit vectors along and across, `half` `[n, 2]`, `low` and `high` `[n]` heights,
-    `camera` `[3]`, `meet` `[n, n]` whether two boxes share pixels at all.
+    `centre` `[n, 2]`, `axes` `[n, 2, 2]` unit vectors along and across, `half` `[n, 2]`, `low` and `high` `[n]`
+    heights, `camera` `[3]`, `meet` `[n, n]` whether two boxes share pixels at all.
     """
     position = np.einsum("iak,jk->iaj", axes, centre) - np.einsum("iak,ik->ia", axes, centre)[:, :, None]
     reach = (np.abs(np.einsum("iak,jbk->iajb", axes, axes)) * half[None, None]).sum(axis=3)

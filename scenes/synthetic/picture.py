@@ -20,9 +20,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
-SHADOW_RANGE = 60.0
+SHADE_RANGE = 60.0
 """Metres from the camera within which moving actors cast shadows."""
-SHADOW_LEAST = 0.3
+SHADE_LEAST = 0.3
 """An actor with less sunshine than this casts none."""
 
 
@@ -50,7 +50,7 @@ def take_picture(stage: Stage, view: View, t: float, rng: np.random.Generator) -
     sunshine = stage.sunshine(poses)
     sight = stage.sight(view, poses)
     draw_sky(canvas, view, stage.panorama)
-    draw_ground(canvas, view, stage.ground, stage.world.weather, _moving_shadows(stage, view, sight, poses, sunshine))
+    draw_ground(canvas, view, stage.ground, stage.world.weather, _moving_shade(stage, view, sight, poses, sunshine))
     actors: list[int] = []
     drawn: list[int] = []
     weather = stage.world.weather
@@ -66,30 +66,35 @@ def take_picture(stage: Stage, view: View, t: float, rng: np.random.Generator) -
             drawn.append(int(np.count_nonzero(canvas[y0:y1, x0:x1, 3] == len(actors))))
         else:
             draw_model(canvas, view, thing.model, pose, light, weather, 0)
-    numbers = cv2.extractChannel(canvas, 3)
+    numbers = np.asarray(cv2.extractChannel(canvas, 3), np.uint8)
     seen = np.bincount(numbers.ravel(), minlength=len(actors) + 1)[1:]
-    image = develop(cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB), rng)
+    image = develop(np.asarray(cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB), np.uint8), rng)
     return Picture(image, numbers, actors, np.array(drawn, dtype=np.int64), seen.astype(np.int64))
 
 
-def _moving_shadows(stage: Stage, view: View, sight: Sight, poses: Floats, sunshine: Floats) -> list[Floats]:
-    """Shadow polygons, in pixels, of the actors that move, where the sun reaches them."""
-    polygons = []
+def _moving_shade(stage: Stage, view: View, sight: Sight, poses: Floats, sunshine: Floats) -> shadows.Shade:
+    """Shade, in pixels, of the actors that move."""
+    shade = shadows.Shade([], [])
     for index in sight.things:
         thing = stage.things[index]
-        if not isinstance(thing, Actor) or thing.trajectory.is_still or sunshine[index] < SHADOW_LEAST:
+        if not isinstance(thing, Actor) or thing.trajectory.is_still:
             continue
-        if np.hypot(*(poses[index, :2] - view.centre[:2])) > SHADOW_RANGE:
+        if np.hypot(*(poses[index, :2] - view.centre[:2])) > SHADE_RANGE:
             continue
-        hulls = shadows.of_model(thing.models[0], poses[index], stage.world.weather.sun)
-        ground = np.concatenate(hulls)
-        linear = view.image_from_global
-        homogeneous = ground @ linear[:, :2].T + linear[:, 3]
-        ends = np.cumsum([len(hull) for hull in hulls])
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            part = homogeneous[start:end]
-            easy = part[:, 2].min() > 1.0
-            pixels = part[:, :2] / part[:, 2:] if easy else view.clipped(part)
-            if len(pixels):
-                polygons.append(pixels)
-    return polygons
+        shade.contact.extend(_on_image([shadows.under_model(thing.models[0], poses[index])], view))
+        if sunshine[index] > SHADE_LEAST:
+            hulls = shadows.of_model(thing.models[0], poses[index], stage.world.weather.sun)
+            shade.sun.extend(_on_image(hulls, view))
+    return shade
+
+
+def _on_image(polygons: list[Floats], view: View) -> list[Floats]:
+    """Polygons on the ground as the camera sees them, in pixels; those out of sight are left out."""
+    linear = view.image_from_global
+    homogeneous = np.concatenate(polygons) @ linear[:, :2].T + linear[:, 3]
+    shown = []
+    for part in np.split(homogeneous, np.cumsum([len(polygon) for polygon in polygons])[:-1]):
+        pixels = part[:, :2] / part[:, 2:] if part[:, 2].min() > 1.0 else view.clipped(part)
+        if len(pixels):
+            shown.append(pixels)
+    return shown

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Draft:
     size: tuple[float, float, float]
     rider: bool
     seed: int
+    waits: bool = False
 
 
 Group = list[Draft]
@@ -70,7 +72,7 @@ class Populace:
         ego_track[:, 0] += EGO_CENTRE * np.cos(ego_track[:, 2])
         ego_track[:, 1] += EGO_CENTRE * np.sin(ego_track[:, 2])
         self._tracks = [ego_track]
-        self._halves = [np.array([EGO_SIZE[0] / 2 + 1.0, EGO_SIZE[1] / 2 + 0.3])]
+        self._halves = [np.array([EGO_SIZE[0] / 2 + 3.5, EGO_SIZE[1] / 2 + 0.3])]
 
     def add(self, group: Group) -> bool:
         """Keep the group if each of it stays clear of all others; says whether it was kept."""
@@ -78,7 +80,10 @@ class Populace:
         halves = [np.array(draft.size[:2]) / 2 for draft in group]
         placed, placed_halves = np.stack(self._tracks), np.stack(self._halves)
         for track, half in zip(tracks, halves, strict=True):
-            if overlap(placed, placed_halves[:, None], track[None], half, GAP).any():
+            reach = np.hypot(*placed_halves.T) + np.hypot(*half) + GAP
+            distance = np.hypot(placed[..., 0] - track[:, 0], placed[..., 1] - track[:, 1])
+            near, when = np.nonzero(distance < reach[:, None])
+            if overlap(placed[near, when], placed_halves[near], track[when], half, GAP).any():
                 return False
         self.drafts += group
         self._tracks += tracks
@@ -90,7 +95,7 @@ class Populace:
         end = end or self.length + REACH
         count = max(1, round((end - start) / 100 * per_100_m))
         edges = np.linspace(start, end, count + 1)
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             for _ in range(TRIES):
                 if self.add(make(float(self.rng.uniform(low, high)))):
                     break
@@ -236,7 +241,7 @@ class Populace:
         kinds = ["car", "truck", "bus", "motorcycle", "road_train"]
         s = start + self.rng.uniform(0, 25)
         while s < end:
-            kind = str(self.rng.choice(kinds, p=[0.46, 0.16, 0.14, 0.18, 0.06]))
+            kind = str(self.rng.choice(kinds, p=[0.40, 0.18, 0.17, 0.18, 0.07]))
             path = Trajectory(self.road, s, d, along=pace, along_sign=sign)
             if kind == "road_train":
                 tractor = draft(self.rng, "truck", path)
@@ -245,6 +250,18 @@ class Populace:
             else:
                 self.add([draft(self.rng, kind, path, kind == "motorcycle")])
             s += self.rng.uniform(18, 42)
+
+    def side_street_queue(self, side: int) -> None:
+        """One to three vehicles that wait to turn into the road."""
+        road, rng = self.road, self.rng
+        s = road.crossing - side * road.crossing_half_width / 2
+        front = road.section.asphalt(side) + rng.uniform(0.8, 2.0)
+        for _ in range(int(rng.integers(1, 4))):
+            kind = str(rng.choice(["car", "truck", "bus", "motorcycle"], p=[0.5, 0.2, 0.15, 0.15]))
+            one = draft(rng, kind, Trajectory(road, s, 0.0, -side * np.pi / 2), kind == "motorcycle")
+            d = side * (front + one.size[0] / 2)
+            self.add([replace(one, path=replace(one.path, d=d), waits=True)])
+            front += one.size[0] + rng.uniform(1.2, 3.0)
 
     def _off_crossing(self, group: Group) -> Group:
         """Move the whole group along the road if a member stands on the side street."""
@@ -283,7 +300,7 @@ def dress(one: Draft) -> Actor:
         return Actor(f"vehicle.{one.kind}", models, box, one.path, one.rider)
     category, builder = BUILDERS[one.kind]
     models, box = fitted([builder(rng, *one.size)])
-    return Actor(category, models, box, one.path)
+    return Actor(category, models, box, one.path, waits=one.waits)
 
 
 def populate(road: Road, ego: Trajectory, duration: float, rng: np.random.Generator) -> tuple[Actor, ...]:
@@ -291,6 +308,8 @@ def populate(road: Road, ego: Trajectory, duration: float, rng: np.random.Genera
     folk = Populace(road, ego, duration, rng)
     for side, lane, pace in _lanes(road, ego, rng):
         folk.lane_traffic(side, lane, pace)
+    for side in (-1, 1):
+        folk.side_street_queue(side)
     for density, make in _static_plan(folk):
         folk.spread(density * float(rng.uniform(0.85, 1.2)), make)
     return tuple(dress(one) for one in folk.drafts)
@@ -308,14 +327,14 @@ def _static_plan(folk: Populace) -> list[tuple[float, Callable[[float], Group]]]
     """Groups per 100 m of road and their makers, the bulky ones first."""
     return [
         (1.9, folk.work_zone),
-        (1.0, folk.at_kerb("trailer")),
-        (1.1, folk.at_kerb("bus")),
-        (1.0, folk.at_kerb("truck")),
-        (1.1, folk.in_yard("trailer", across=False)),
-        (0.9, folk.in_yard("truck", across=False)),
-        (0.7, folk.in_yard("bus", across=False)),
-        (1.4, folk.in_yard("construction_vehicle", across=False)),
-        (3.6, folk.in_yard("car", across=True)),
+        (1.2, folk.at_kerb("trailer")),
+        (1.2, folk.at_kerb("bus")),
+        (1.2, folk.at_kerb("truck")),
+        (1.4, folk.in_yard("trailer", across=False)),
+        (1.2, folk.in_yard("truck", across=False)),
+        (1.2, folk.in_yard("bus", across=False)),
+        (2.0, folk.in_yard("construction_vehicle", across=False)),
+        (3.4, folk.in_yard("car", across=True)),
         (3.6, folk.at_kerb("car")),
         (2.6, folk.parked_cycles("motorcycle")),
         (2.6, folk.parked_cycles("bicycle")),

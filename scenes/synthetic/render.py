@@ -19,9 +19,10 @@ from scenes.synthetic.labels import mask_path, point_label_path, write_mask, wri
 from scenes.synthetic.layout import lay_out
 from scenes.synthetic.lidar import Scanner, Sweep
 from scenes.synthetic.options import SyntheticOptions
-from scenes.synthetic.picture import Stage, take_picture
+from scenes.synthetic.picture import take_picture
 from scenes.synthetic.rig import FULL_SIZE, Rig, ego_pose_matrix, mount
 from scenes.synthetic.schedule import SceneSchedule, Shot, schedule
+from scenes.synthetic.stage import Stage
 from scenes.synthetic.textures import panorama
 from scenes.synthetic.view import look
 from scenes.synthetic.world import World
@@ -54,7 +55,7 @@ class SceneParts:
     world: World
     rig: Rig
     panorama: NDArray[np.uint8]
-    shadows: list[Floats]
+    shade: shadows.Shade
 
 
 @lru_cache(maxsize=2)
@@ -88,7 +89,7 @@ def render_block(
     members = range(first, min(first + BLOCK, options.samples_per_scene))
     moments = np.array([plan.seconds(plan.samples[sample]) for sample in members])
     step = GROUND_STEP * max(1.0, FULL_SIZE[1] / options.image_size[1])
-    ground = paint_ground(world, world.ego.pose(moments)[:, :2], min(step, 0.25), parts.shadows)
+    ground = paint_ground(world, world.ego.pose(moments)[:, :2], min(step, 0.25), parts.shade)
     stage = Stage(world, ground, parts.panorama)
     scanner = Scanner(world, ground, parts.rig.ego_from_lidar)
     sightings = []
@@ -138,7 +139,8 @@ def _write_sweep(root: Path, shot: Shot, sweep: Sweep) -> None:
 
 def points_in_boxes(world: World, t: float, sweep: Sweep, global_from_lidar: Floats) -> NDArray[np.int64]:
     """Number of LiDAR points inside the box of each actor (borders included, as the devkit counts)."""
-    xyz = sweep.points[:, :3].astype(np.float64) @ global_from_lidar[:3, :3].T + global_from_lidar[:3, 3]
+    xyz = np.einsum("nk,jk->nj", sweep.points[:, :3].astype(np.float64), global_from_lidar[:3, :3])
+    xyz += global_from_lidar[:3, 3]
     xyz = xyz[np.argsort(xyz[:, 0], kind="stable")]
     counts = np.zeros(len(world.actors), dtype=np.int64)
     for index, actor in enumerate(world.actors):

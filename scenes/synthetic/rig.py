@@ -82,7 +82,8 @@ def beam_directions() -> Floats:
     azimuth = np.pi - (np.arange(LIDAR_COLUMNS) + 0.5) * (2 * np.pi / LIDAR_COLUMNS)
     elevation = np.radians(BEAM_LOWEST + BEAM_STEP * np.arange(BEAMS))
     az, el = np.meshgrid(azimuth, elevation, indexing="ij")
-    return np.stack([np.cos(el) * np.cos(az), np.cos(el) * np.sin(az), np.sin(el)], axis=-1).reshape(-1, 3)
+    beams = np.stack([np.cos(el) * np.cos(az), np.cos(el) * np.sin(az), np.sin(el)], axis=-1)
+    return np.asarray(beams.reshape(-1, 3), np.float64)
 
 
 def _camera(rng: np.random.Generator, channel: str, image_size: tuple[int, int]) -> CameraMount:

@@ -76,7 +76,8 @@ def schedule(options: SyntheticOptions, scene: int) -> SceneSchedule:
         before = samples[sample - 1] if sample else moment
         for channel in (LIDAR, *CAMERAS):
             period = LIDAR_PERIOD_US if channel == LIDAR else CAMERA_PERIOD_US
-            between = round(KEY_PERIOD_US / period) - 1 if channel == LIDAR or options.camera_sweeps else 0
+            with_sweeps = options.lidar_sweeps if channel == LIDAR else options.camera_sweeps
+            between = round(KEY_PERIOD_US / period) - 1 if with_sweeps else 0
             trigger = TRIGGER_US.get(channel, 0)
             for k in range(1, between + 1):
                 if sample > 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,20 @@ Floats = NDArray[np.float64]
 
 LONGEST = 25.0
 """Shadows reach at most this many times the height of what casts them."""
+
+
+CONTACT_BELOW = 0.45
+"""What of an object is lower than this (metres) keeps the sky's light from the ground."""
+CONTACT_LIGHT = 0.45
+"""Share of light left under an object."""
+
+
+@dataclass(frozen=True)
+class Shade:
+    """Dark ground: where the sun does not reach, and where objects stand close above; polygons `[k, 2]`."""
+
+    sun: list[Floats]
+    contact: list[Floats]
 
 
 def fall(points: Floats, sun: Floats) -> Floats:
@@ -49,18 +65,28 @@ def of_crown(crown: Crown, sun: Floats) -> list[Floats]:
     return patches
 
 
-def at_rest(world: World) -> list[Floats]:
-    """Ground shadows of everything that stands still during the scene."""
+def under_model(model: Model, pose: Floats) -> Floats:
+    """Outline of what of a model is close to the ground."""
+    c, s = np.cos(pose[2]), np.sin(pose[2])
+    low = model.points[model.points[:, 2] < CONTACT_BELOW, :2]
+    return hull(low @ np.array([[c, s], [-s, c]]) + pose[:2])
+
+
+def at_rest(world: World) -> Shade:
+    """Shade of everything that stands still during the scene."""
     sun = world.weather.sun
     shadows = [of_block(block, sun) for block in world.blocks]
     for crown in world.crowns:
         shadows += of_crown(crown, sun)
     for prop in world.props:
         shadows += of_model(prop.model, prop.pose, sun)
+    contact = []
     for actor in world.actors:
         if actor.trajectory.is_still:
-            shadows += of_model(actor.models[0], actor.trajectory.pose(0.0), sun)
-    return shadows
+            pose = actor.trajectory.pose(0.0)
+            shadows += of_model(actor.models[0], pose, sun)
+            contact.append(under_model(actor.models[0], pose))
+    return Shade(shadows, contact)
 
 
 def block_corners(block: Block) -> Floats:

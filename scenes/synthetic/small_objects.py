@@ -40,7 +40,7 @@ def _walker(
 ) -> Model:
     shirt, trousers, skin, hair = looks
     sketch = Sketch()
-    hip, neck = 0.47 * height, 0.83 * height
+    hip, chest, neck = 0.47 * height, 0.77 * height, 0.83 * height
     thick, broad = length * 0.5, width * 0.5
     for sign in (1, -1):
         step = swing * sign * length * 0.38
@@ -49,19 +49,26 @@ def _walker(
         for side in ("front", "back", "left", "right"):
             leg[side].panel(0.0, 1.0, 0.0, 0.10, SHADE)
     torso = sketch.block(
-        (-thick * 0.32, thick * 0.32), (-broad * 0.52, broad * 0.52), (hip, neck), shirt,
-        top_x=(-thick * 0.36, thick * 0.36), top_y=(-broad * 0.68, broad * 0.68),
+        (-thick * 0.32, thick * 0.32), (-broad * 0.5, broad * 0.5), (hip, chest), shirt,
+        top_x=(-thick * 0.34, thick * 0.34), top_y=(-broad * 0.66, broad * 0.66),
     )  # fmt: skip
     for side in ("front", "back", "left", "right"):
         torso[side].panel(0.0, 1.0, 0.0, 0.3, tint(shirt, 0.85))
         if worker:
             torso[side].panel(0.0, 1.0, 0.22, 0.34, (226, 230, 190), 0.4)
             torso[side].panel(0.0, 1.0, 0.56, 0.66, (226, 230, 190), 0.4)
+    sketch.block(
+        (-thick * 0.34, thick * 0.34), (-broad * 0.88, broad * 0.88), (chest, neck), shirt,
+        top_x=(-thick * 0.2, thick * 0.2), top_y=(-broad * 0.3, broad * 0.3),
+    )  # fmt: skip
     for sign in (1, -1):
         reach = -swing * sign * length * 0.3
-        y0, y1 = sorted((sign * broad * 0.74, sign * broad))
-        arm = sketch.block((reach - 0.06, reach + 0.06), (y0, y1), (0.45 * height, 0.81 * height), tint(shirt, 0.9),
-                           top_x=(-0.07, 0.07))  # fmt: skip
+        y0, y1 = sorted((sign * broad * 0.76, sign * broad))
+        shoulder_y = tuple(sorted((sign * broad * 0.67, sign * broad * 0.88)))
+        arm = sketch.block(
+            (reach - 0.05, reach + 0.05), (y0, y1), (0.44 * height, chest), tint(shirt, 0.9),
+            top_x=(-0.065, 0.065), top_y=(shoulder_y[0], shoulder_y[1]),
+        )  # fmt: skip
         for side in ("front", "back", "left", "right"):
             arm[side].panel(0.0, 1.0, 0.0, 0.16, skin)
     sketch.column((0.0, 0.0), (0.075, 0.085), (neck, 0.87 * height), skin, 6)
@@ -144,15 +151,15 @@ def _rider(
     helmet: bool = False,
 ) -> None:
     shirt, trousers, skin = pick(rng, CLOTHES), pick(rng, TROUSERS), pick(rng, SKIN)
-    sit, shoulder = top * 0.82, height * 0.80
-    broad = min(0.23, width / 2)
+    sit, shoulder = top * 0.82, height - 0.3
+    broad = min(0.19, width / 2)
     for sign in (1, -1):
         y0, y1 = sorted((sign * 0.09, sign * 0.2))
         sketch.block((seat - 0.02, seat + 0.42), (y0, y1), (sit - 0.14, sit), trousers)
         sketch.block(
             (seat + 0.26, seat + 0.42), (y0, y1), (0.28, sit - 0.14), trousers, top_x=(seat + 0.28, seat + 0.42)
         )
-    sketch.block((seat - 0.16, seat + 0.12), (-broad, broad), (sit, shoulder), shirt,
+    sketch.block((seat - 0.16, seat + 0.12), (-broad * 0.75, broad * 0.75), (sit, shoulder), shirt,
                  top_x=(seat + 0.02, seat + 0.30), top_y=(-broad, broad))  # fmt: skip
     for sign in (1, -1):
         sketch.bar(
@@ -162,8 +169,12 @@ def _rider(
             tint(shirt, 0.9),
         )
     cap = pick(rng, ((224, 224, 222), (30, 30, 32), (186, 40, 40), (40, 80, 150)))
-    sketch.column((seat + 0.18, 0.0), (0.08, 0.11), (shoulder, height * 0.9), skin if not helmet else cap, 8)
-    sketch.column((seat + 0.18, 0.0), (0.125, 0.07), (height * 0.9, height), cap, 8)
+    head, crown = height - 0.24, height - 0.14
+    sketch.column((seat + 0.17, 0.0), (0.06, 0.06), (shoulder, head), skin, 6)
+    sketch.column((seat + 0.19, 0.0), (0.09, 0.115), (head, crown), cap if helmet else skin, 8)
+    if helmet:
+        sketch.block((seat + 0.26, seat + 0.32), (-0.07, 0.07), (head + 0.03, crown), GLASS, glow=0.6)
+    sketch.column((seat + 0.19, 0.0), (0.125, 0.085), (crown, height), cap, 8)
 
 
 def traffic_cone(rng: np.random.Generator, length: float, width: float, height: float) -> Model:

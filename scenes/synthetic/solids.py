@@ -73,7 +73,7 @@ class Side:
         """A convex polygon of paint with corners in u, v."""
         self.sketch.polygon(self.solid, [self.at(u, v) for u, v in uv], colour, glow)
 
-    def disc(self, centre: Sequence[float], radius: float, colour: Rgb, corners: int = 12) -> None:
+    def disc(self, centre: Sequence[float], radius: float, colour: Rgb, corners: int = 12, glow: float = 0.0) -> None:
         """A disc in the side's plane around a point (metres, object frame); it may reach over the side's edge."""
         right = self.quad[1] - self.quad[0]
         right = right / np.linalg.norm(right)
@@ -82,7 +82,7 @@ class Side:
         angles = np.arange(corners) * (2 * np.pi / corners)
         middle = np.asarray(centre, dtype=np.float64)
         rim = [middle + radius * (np.cos(a) * right + np.sin(a) * up) for a in angles]
-        self.sketch.polygon(self.solid, rim, colour, 0.0)
+        self.sketch.polygon(self.solid, rim, colour, glow)
 
 
 class Sketch:
@@ -163,25 +163,38 @@ class Sketch:
             self.polygon(solid, list(face), colour)
 
     def wheel(self, centre: tuple[float, float, float], radius: float, width: float, colour: Rgb, hub: Rgb) -> None:
-        """A slender wheel with see-through spokes, axis along y (bicycles, motorcycles)."""
-        angles = np.arange(8) * (2 * np.pi / 8)
-        rim = np.stack([np.cos(angles), np.zeros(8), np.sin(angles)], axis=1)
+        """A slender wheel that one can look through, axis along y (bicycles, motorcycles)."""
         middle = np.asarray(centre)
-        left = (rim * radius + middle + [0, width / 2, 0])[::-1]
-        right = rim * radius + middle - [0, width / 2, 0]
-        tread = [np.array([left[7 - i], right[i], right[(i + 1) % 8], left[7 - (i + 1) % 8]]) for i in range(8)]
+        solid, _ = self._drum(middle, radius, width, colour)
+        circle = _circle(12)
+        inner = radius - max(0.05, 0.16 * radius)
+        for p, q in zip(circle, np.roll(circle, -1, axis=0), strict=True):
+            ring = [middle + p * radius, middle + q * radius, middle + q * inner, middle + p * inner]
+            self.polygon(solid, ring, colour, two_sided=True)
+        self.polygon(solid, list(middle + circle[::2] * radius * 0.3), hub, two_sided=True)
+
+    def tyre(self, centre: tuple[float, float, float], radius: float, width: float, colour: Rgb, hub: Rgb) -> None:
+        """A solid wheel, axis along y, with a hub on both sides."""
+        middle = np.asarray(centre)
+        solid, sides = self._drum(middle, radius, width, colour)
+        for side in sides:
+            self.polygon(solid, list(side), colour)
+            rim = side.mean(axis=0)
+            self.polygon(solid, list(rim + (side - rim) * 0.58), hub)
+            self.polygon(solid, list(rim + (side - rim) * 0.22), (54, 54, 56))
+
+    def _drum(self, middle: Floats, radius: float, width: float, colour: Rgb) -> tuple[int, list[Floats]]:
+        """An eight-sided drum, axis along y, its tread painted; returns the solid and its left and right side."""
+        rim = _circle(8) * radius + middle
+        half = np.array([0, width / 2, 0])
+        left, right = (rim + half)[::-1], rim - half
+        following = np.roll(rim, -1, axis=0)
+        tread = [np.array([p + half, p - half, q - half, q + half]) for p, q in zip(rim, following, strict=True)]
         tread = [face if _normal(face) @ (face[0] - middle) > 0 else face[::-1] for face in tread]
         solid = self.solid([*tread, left, right])
         for face in tread:
             self.polygon(solid, list(face), colour)
-        fine = np.arange(13) * (2 * np.pi / 12)
-        circle = np.stack([np.cos(fine), np.zeros(13), np.sin(fine)], axis=1)
-        inner = radius - max(0.05, 0.16 * radius)
-        for i in range(12):
-            ring = [circle[i] * radius, circle[i + 1] * radius, circle[i + 1] * inner, circle[i] * inner]
-            self.polygon(solid, [middle + p for p in ring], colour, 0.0, two_sided=True)
-        hub_disc = [middle + circle[i] * radius * 0.3 for i in range(0, 12, 2)]
-        self.polygon(solid, hub_disc, hub, 0.0, two_sided=True)
+        return solid, [left, right]
 
     def model(self) -> Model:
         """All that was sketched, as arrays."""
@@ -230,6 +243,12 @@ def _rectangle(x: tuple[float, float], y: tuple[float, float], z: float) -> Floa
     return np.array([[x[0], y[0], z], [x[1], y[0], z], [x[1], y[1], z], [x[0], y[1], z]])
 
 
+def _circle(n: int) -> Floats:
+    """Unit circle around the y axis, counter-clockwise as seen from the right (from -y)."""
+    angles = np.arange(n) * (2 * np.pi / n)
+    return np.stack([np.cos(angles), np.zeros(n), np.sin(angles)], axis=1)
+
+
 def _normal(corners: Floats) -> Floats:
     normals, _ = _newell(corners, np.array([0, len(corners)]))
     normal: Floats = normals[0]
@@ -237,7 +256,7 @@ def _normal(corners: Floats) -> Floats:
 
 
 def _newell(points: Floats, starts: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Unit normals and areas of polygons stored one after the other (Newell's sum, which tolerates collinear corners)."""
+    """Unit normals and areas of polygons stored one after the other (Newell's sum: corners may be collinear)."""
     following = np.arange(1, len(points) + 1)
     following[starts[1:] - 1] = starts[:-1]
     (ax, ay, az), (bx, by, bz) = points.T, points[following].T

@@ -104,7 +104,7 @@ class Stage:
         boxes = np.concatenate([np.floor(pixels.min(axis=1)) - 2, np.ceil(pixels.max(axis=1)) + 3], axis=1)
         boxes[depth.min(axis=1) < NEAR] = [-1e6, -1e6, 1e6, 1e6]
         boxes[depth.max(axis=1) < NEAR] = 0
-        return np.clip(boxes, -1e6, 1e6).astype(np.int64)
+        return np.asarray(np.clip(boxes, -1e6, 1e6), np.int64)
 
 
 def _pose(thing: Thing) -> Floats:

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyquaternion import Quaternion
 
 from configs.nuscenes import CAMERAS, LIDAR, TABLES
+from scenes.poses import quaternion_of
 from scenes.synthetic.catalogue import ATTRIBUTES, CATEGORIES, VISIBILITY
-from scenes.synthetic.ground import map_mask
 from scenes.synthetic.labels import INSTANCES, grey_png
 from scenes.synthetic.options import VERSION, SyntheticOptions, scene_name
 from scenes.synthetic.render import SceneParts, Sighting
 from scenes.synthetic.rig import ego_pose_matrix
 from scenes.synthetic.schedule import Shot, token
+from scenes.synthetic.surfaces import map_mask
 from scenes.synthetic.world import Actor
 
 Floats = NDArray[np.float64]
@@ -165,7 +165,7 @@ def _description(parts: SceneParts) -> str:
 
 
 def _quaternion(pose: Floats) -> list[float]:
-    elements: list[float] = Quaternion(matrix=pose[:3, :3]).normalised.elements.tolist()
+    elements: list[float] = quaternion_of(pose[:3, :3]).tolist()
     return elements
 
 

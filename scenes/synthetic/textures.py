@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ def noise(number: int, exponent: float, size: int = NOISE_SIZE) -> Floats:
     spectrum = spectrum / frequency ** (exponent / 2)
     spectrum[0, 0] = 0.0
     field = np.fft.irfft2(spectrum, s=(size, size))
-    return (field / field.std()).astype(np.float32)
+    return np.asarray(field / field.std(), np.float32)
 
 
 @lru_cache(maxsize=16)
@@ -47,7 +48,8 @@ def pyramid(image: Bytes, levels: int) -> tuple[Bytes, ...]:
     """The image and `levels - 1` halvings of it."""
     result = [image]
     for _ in range(levels - 1):
-        result.append(cv2.resize(result[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        half = cv2.resize(result[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        result.append(np.asarray(half, np.uint8))
     return tuple(result)
 
 
@@ -127,7 +129,7 @@ def tree_crown(number: int) -> tuple[Bytes, ...]:
     return pyramid(rgba, 6)
 
 
-def _with_alpha(image: NDArray[np.floating], alpha: int, levels: int) -> tuple[Bytes, ...]:
+def _with_alpha(image: NDArray[Any], alpha: int, levels: int) -> tuple[Bytes, ...]:
     rgb = np.clip(image, 0, 255).astype(np.uint8)
     return pyramid(np.dstack([rgb, np.full(rgb.shape[:2], alpha, dtype=np.uint8)]), levels)
 
@@ -140,7 +142,7 @@ def panorama(rng: np.random.Generator, zenith: Floats, horizon: Floats, clouds: 
     height, width = PANORAMA_SIZE
     elevation = np.linspace(PANORAMA_HIGHEST, PANORAMA_LOWEST, height, dtype=np.float32)[:, None, None]
     blend = np.clip(elevation / 45, 0, 1) ** 0.6
-    sky = horizon * (1 - blend) + zenith * blend
+    sky: NDArray[Any] = horizon * (1 - blend) + zenith * blend
     cover = _clouds(rng, height, width, clouds)[..., None]
     cloud_colour = np.array([238, 239, 242], dtype=np.float32) * float(horizon.mean() / 225)
     sky = sky * (1 - cover) + cloud_colour * cover
@@ -148,7 +150,7 @@ def panorama(rng: np.random.Generator, zenith: Floats, horizon: Floats, clouds: 
     away = np.abs((azimuth - sun_azimuth + np.pi) % (2 * np.pi) - np.pi)
     sky = sky + (1 - clouds) * 34 * np.exp(-((away / 0.6) ** 2))[None, :, None]
     sky = _skyline(rng, sky, horizon)
-    return np.clip(sky, 0, 250).astype(np.uint8)
+    return np.asarray(np.clip(sky, 0, 250), np.uint8)
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int, clouds: float) -> Floats:

@@ -5,6 +5,8 @@ Every function takes a random stream and the box (length, width, height) that th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from scenes.synthetic.solids import Model, Rgb, Side, Sketch
@@ -32,71 +34,106 @@ def pick(rng: np.random.Generator, paints: tuple[Rgb, ...]) -> Rgb:
     return tint(paints[int(rng.integers(len(paints)))], float(rng.uniform(0.9, 1.1)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """Proportions of a car: shares of its length."""
+
+    nose: float
+    tail: float
+    windscreen: float
+    rear_window: float
+
+
+BODIES = {
+    "saloon": _Body(0.25, 0.16, 0.14, 0.11),
+    "hatch": _Body(0.22, 0.03, 0.15, 0.10),
+    "estate": _Body(0.24, 0.02, 0.14, 0.06),
+    "van": _Body(0.10, 0.01, 0.13, 0.03),
+}
+
+
 def car(rng: np.random.Generator, length: float, width: float, height: float) -> Model:
-    """Saloon, hatchback, estate or van: body, greenhouse, wheels, lamps."""
-    kind = rng.choice(["saloon", "hatch", "estate", "van"], p=[0.4, 0.25, 0.25, 0.1])
-    nose, tail, slope_front, slope_back = {
-        "saloon": (0.27, 0.17, 0.13, 0.10),
-        "hatch": (0.25, 0.02, 0.14, 0.08),
-        "estate": (0.26, 0.01, 0.13, 0.04),
-        "van": (0.12, 0.005, 0.12, 0.02),
-    }[kind]
+    """Saloon, hatchback, estate or van: sill, flanks, shoulder, greenhouse, wheels, lamps."""
+    body = BODIES[str(rng.choice(list(BODIES), p=[0.36, 0.24, 0.26, 0.14]))]
     paint = pick(rng, CAR_PAINTS)
     sketch = Sketch()
     half_l, half_w = length / 2, width / 2
-    belt = height * float(rng.uniform(0.53, 0.58))
-    radius = min(0.36, 0.215 * height)
-    sketch.block((-half_l * 0.94, half_l * 0.92), (-half_w * 0.88, half_w * 0.88), (0.0, 0.26), SHADE)
-    body = sketch.block(
-        (-half_l, half_l), (-half_w, half_w), (0.26, belt), paint,
-        top_x=(-half_l * 0.97, half_l * 0.95), top_y=(-half_w * 0.95, half_w * 0.95),
+    x0, x1 = -half_l + body.tail * length, half_l - body.nose * length
+    low, mid, belt = 0.22 * height, 0.46 * height, 0.56 * height
+    radius = min(0.35, 0.21 * height)
+    sketch.block((-half_l * 0.9, half_l * 0.9), (-half_w * 0.8, half_w * 0.8), (0.0, 0.17), SHADE)
+    sill = sketch.block(
+        (-half_l * 0.95, half_l * 0.95), (-half_w * 0.9, half_w * 0.9), (0.17, low), tint(paint, 0.45),
+        top_x=(-half_l * 0.985, half_l * 0.985), top_y=(-half_w, half_w),
     )  # fmt: skip
-    x0, x1 = -half_l + tail * length, half_l - nose * length
+    flank = sketch.block(
+        (-half_l * 0.985, half_l * 0.985), (-half_w, half_w), (low, mid), paint, top_x=(-half_l, half_l)
+    )
+    shoulder = sketch.block(
+        (-half_l, half_l), (-half_w, half_w), (mid, belt), paint,
+        top_x=(min(-half_l * 0.93, x0), max(x1 + 0.02, half_l * 0.76)), top_y=(-half_w * 0.9, half_w * 0.9),
+    )  # fmt: skip
     cabin = sketch.block(
-        (x0, x1), (-half_w * 0.93, half_w * 0.93), (belt, height), paint,
-        top_x=(x0 + slope_back * length, x1 - slope_front * length), top_y=(-half_w * 0.74, half_w * 0.74),
+        (x0, x1), (-half_w * 0.88, half_w * 0.88), (belt, height), paint,
+        top_x=(x0 + body.rear_window * length, x1 - body.windscreen * length), top_y=(-half_w * 0.68, half_w * 0.68),
     )  # fmt: skip
-    body["top"].panel(0.04, 0.96, 0.06, 0.94, tint(paint, 1.06))
     for side, sign in (("left", 1), ("right", -1)):
-        _car_flank(body[side], cabin[side], paint, sign, half_l, half_w, radius)
-    cabin["front"].panel(0.06, 0.94, 0.06, 0.92, GLASS, 0.8)
-    cabin["front"].patch([(0.1, 0.6), (0.9, 0.75), (0.9, 0.9), (0.1, 0.9)], tint(GLASS, 1.7), 0.8)
-    cabin["back"].panel(0.1, 0.9, 0.14, 0.88, GLASS, 0.8)
-    _car_ends(body, paint, rng)
+        _car_side(flank[side], shoulder[side], cabin[side], paint, sign)
+        for x in (-half_l * 0.61, half_l * 0.62):
+            _car_wheel(flank[side], (x, sign * half_w, radius), radius)
+    cabin["front"].panel(0.05, 0.95, 0.05, 0.94, GLASS, 0.8)
+    cabin["front"].patch([(0.08, 0.55), (0.92, 0.72), (0.92, 0.92), (0.08, 0.92)], tint(GLASS, 1.8), 0.8)
+    cabin["back"].panel(0.08, 0.92, 0.12, 0.9, GLASS, 0.8)
+    cabin["back"].patch([(0.1, 0.6), (0.9, 0.7), (0.9, 0.88), (0.1, 0.88)], tint(GLASS, 1.5), 0.8)
+    shoulder["front"].panel(0.0, 1.0, 0.0, 1.0, tint(paint, 1.05))
+    _car_ends(sill, flank, shoulder, paint, float(rng.uniform(0.15, 0.25)))
     return sketch.model()
 
 
-def _car_flank(body: Side, cabin: Side, paint: Rgb, sign: int, half_l: float, half_w: float, radius: float) -> None:
-    body.panel(0.0, 1.0, 0.0, 0.22, tint(paint, 0.55))
-    body.panel(0.0, 1.0, 0.22, 0.55, tint(paint, 0.82))
-    body.panel(0.0, 1.0, 0.78, 0.97, tint(paint, 1.14))
-    for u in (0.33, 0.52, 0.7):
+def _car_side(flank: Side, shoulder: Side, cabin: Side, paint: Rgb, sign: int) -> None:
+    flank.panel(0.0, 1.0, 0.0, 0.28, tint(paint, 0.74))
+    shoulder.panel(0.0, 1.0, 0.0, 0.35, tint(paint, 1.12))
+    for u in (0.33, 0.52, 0.69):
         edge = u if sign < 0 else 1 - u
-        body.panel(edge - 0.003, edge + 0.003, 0.15, 0.98, tint(paint, 0.45))
-    for x in (-half_l * 0.62, half_l * 0.64):
-        centre = (x, sign * half_w * 1.0, radius)
-        body.disc((x, sign * half_w, radius + 0.03), radius * 1.18, SHADE)
-        body.disc(centre, radius, RUBBER)
-        body.disc(centre, radius * 0.62, RIM, 8)
-        body.disc(centre, radius * 0.2, tint(RIM, 0.5), 6)
-    cabin.patch([(0.07, 0.1), (0.485, 0.1), (0.485, 0.86), (0.12, 0.86)], GLASS, 0.75)
-    cabin.patch([(0.515, 0.1), (0.93, 0.1), (0.88, 0.86), (0.515, 0.86)], GLASS, 0.75)
-    cabin.patch([(0.09, 0.62), (0.91, 0.62), (0.88, 0.84), (0.12, 0.84)], tint(GLASS, 1.5), 0.75)
+        flank.panel(edge - 0.0025, edge + 0.0025, 0.05, 1.0, tint(paint, 0.4))
+        shoulder.panel(edge - 0.0025, edge + 0.0025, 0.0, 0.9, tint(paint, 0.5))
+    for u in (0.47, 0.64):
+        edge = u if sign < 0 else 1 - u
+        flank.panel(edge - 0.018, edge + 0.018, 0.82, 0.9, tint(paint, 0.6))
+    cabin.patch([(0.05, 0.06), (0.485, 0.06), (0.485, 0.88), (0.10, 0.88)], GLASS, 0.75)
+    cabin.patch([(0.515, 0.06), (0.95, 0.06), (0.90, 0.88), (0.515, 0.88)], GLASS, 0.75)
+    cabin.patch([(0.08, 0.55), (0.485, 0.6), (0.485, 0.86), (0.10, 0.86)], tint(GLASS, 1.7), 0.75)
+    cabin.patch([(0.515, 0.6), (0.93, 0.66), (0.90, 0.86), (0.515, 0.86)], tint(GLASS, 1.7), 0.75)
 
 
-def _car_ends(body: dict[str, Side], paint: Rgb, rng: np.random.Generator) -> None:
-    front, back = body["front"], body["back"]
-    front.panel(0.0, 1.0, 0.0, 0.30, tint(paint, 0.6))
-    front.panel(0.25, 0.75, 0.10, 0.32, SHADE)
-    front.panel(0.30, 0.70, 0.52, 0.74, (34, 34, 36))
-    back.panel(0.0, 1.0, 0.0, 0.34, tint(paint, 0.6))
-    back.panel(0.0, 1.0, 0.30, 0.36, tint(paint, 0.4))
-    width = float(rng.uniform(0.14, 0.24))
-    for u in (0.03, 0.97 - width):
-        front.panel(u, u + width, 0.55, 0.80, HEAD_LIGHT, 0.6)
-        back.panel(u, u + width, 0.58, 0.88, TAIL_LIGHT, 0.7)
-    for end in (front, back):
-        end.panel(0.38, 0.62, 0.36, 0.48, (225, 225, 215))
+def _car_wheel(flank: Side, centre: tuple[float, float, float], radius: float) -> None:
+    x, y, z = centre
+    flank.disc((x, y, z + 0.02), radius * 1.2, SHADE, 14)
+    flank.disc(centre, radius, RUBBER, 14)
+    flank.disc(centre, radius * 0.64, RIM, 10)
+    for k in range(5):
+        angle = 2 * np.pi * k / 5 + x
+        hole = (x + 0.4 * radius * np.cos(angle), y, z + 0.4 * radius * np.sin(angle))
+        flank.disc(hole, radius * 0.13, (58, 58, 60), 6)
+    flank.disc(centre, radius * 0.14, tint(RIM, 0.6), 6)
+
+
+def _car_ends(
+    sill: dict[str, Side], flank: dict[str, Side], shoulder: dict[str, Side], paint: Rgb, lamp: float
+) -> None:
+    for end in ("front", "back"):
+        sill[end].panel(0.2, 0.8, 0.2, 0.9, SHADE)
+        flank[end].panel(0.0, 1.0, 0.0, 0.42, tint(paint, 0.8))
+        flank[end].panel(0.0, 1.0, 0.40, 0.45, tint(paint, 0.45))
+        flank[end].panel(0.38, 0.62, 0.12, 0.32, (226, 226, 216))
+    flank["front"].panel(0.28, 0.72, 0.55, 0.95, (30, 30, 32))
+    flank["front"].panel(0.28, 0.72, 0.72, 0.77, tint(paint, 0.9))
+    shoulder["back"].panel(0.02, 0.98, 0.85, 1.0, tint(paint, 0.7))
+    for u in (0.03, 0.97 - lamp):
+        flank["front"].panel(u, u + lamp, 0.58, 0.98, tint(HEAD_LIGHT, 0.7), 0.4)
+        flank["front"].panel(u + 0.03, u + lamp - 0.03, 0.66, 0.92, HEAD_LIGHT, 0.6)
+        flank["back"].panel(u, u + lamp, 0.5, 1.0, tint(TAIL_LIGHT, 0.6), 0.5)
+        flank["back"].panel(u + 0.02, u + lamp - 0.02, 0.62, 0.95, TAIL_LIGHT, 0.7)
 
 
 def truck(rng: np.random.Generator, length: float, width: float, height: float) -> Model:
@@ -108,21 +145,21 @@ def truck(rng: np.random.Generator, length: float, width: float, height: float) 
     cab_length = float(np.clip(0.25 * length, 1.5, 2.1))
     cab_height = height * (0.8 if kind == "box" else 0.97)
     split = half_l - cab_length
-    sketch.block((-half_l * 0.97, half_l * 0.96), (-half_w * 0.8, half_w * 0.8), (0.25, 0.85), SHADE)
+    sketch.block((-half_l * 0.97, half_l * 0.96), (-half_w * 0.6, half_w * 0.6), (0.4, 0.92), SHADE)
     _wheels(sketch, (-half_l * 0.72, -half_l * 0.42, half_l - cab_length * 0.55), half_w, 0.48)
     cab = sketch.block(
-        (split + 0.06, half_l), (-half_w * 0.96, half_w * 0.96), (0.85, cab_height), cab_paint,
+        (split + 0.06, half_l), (-half_w * 0.96, half_w * 0.96), (0.98, cab_height), cab_paint,
         top_x=(split + 0.06, half_l - 0.22),
     )  # fmt: skip
     _cab_face(cab, cab_paint)
     if kind == "box":
         box_paint = pick(rng, ((228, 229, 226), (206, 208, 204), (238, 236, 228), (58, 102, 150)))
-        cargo = sketch.block((-half_l, split - 0.05), (-half_w, half_w), (0.95, height), box_paint)
+        cargo = sketch.block((-half_l, split - 0.05), (-half_w, half_w), (0.98, height), box_paint)
         _cargo_paint(cargo, box_paint, cab_paint)
     else:
         bed_paint = pick(rng, ((104, 108, 110), (70, 76, 86), (180, 120, 40)))
         rim = 0.52 * height if kind == "flatbed" else 0.78 * height
-        bed = sketch.block((-half_l, split - 0.05), (-half_w, half_w), (0.95, rim), bed_paint)
+        bed = sketch.block((-half_l, split - 0.05), (-half_w, half_w), (0.98, rim), bed_paint)
         for side in ("left", "right", "back"):
             for u in np.linspace(0.06, 0.92, 6):
                 bed[side].panel(float(u), float(u) + 0.02, 0.05, 0.95, tint(bed_paint, 0.62))
@@ -137,13 +174,11 @@ def truck(rng: np.random.Generator, length: float, width: float, height: float) 
 
 
 def _wheels(sketch: Sketch, positions: tuple[float, ...], half_w: float, radius: float) -> None:
+    """Wheels on both sides of axles at x = `positions`, below everything that is higher than their diameter."""
     for x in positions:
-        axle = sketch.block((x - radius, x + radius), (-half_w * 0.96, half_w * 0.96), (0.0, 0.25), SHADE)
-        for side, sign in (("left", 1), ("right", -1)):
-            centre = (x, sign * half_w * 0.96, radius)
-            axle[side].disc(centre, radius, RUBBER, 14)
-            axle[side].disc(centre, radius * 0.55, (122, 122, 124), 10)
-            axle[side].disc(centre, radius * 0.2, (60, 60, 62), 6)
+        for sign in (1, -1):
+            y = sign * half_w * 0.81
+            sketch.tyre((x, y, radius), radius, half_w * 0.3, RUBBER, (122, 122, 124))
 
 
 def _cab_face(cab: dict[str, Side], paint: Rgb) -> None:
@@ -230,11 +265,11 @@ def trailer(rng: np.random.Generator, length: float, width: float, height: float
     paint = pick(rng, ((148, 152, 156), (120, 60, 44), (58, 88, 72), (170, 172, 170), (112, 70, 84)))
     sketch = Sketch()
     half_l, half_w = length / 2, width / 2
-    sketch.block((-half_l * 0.98, half_l * 0.98), (-half_w * 0.45, half_w * 0.45), (0.75, 1.12), (44, 44, 46))
+    sketch.block((-half_l * 0.98, half_l * 0.98), (-half_w * 0.45, half_w * 0.45), (0.98, 1.16), (44, 44, 46))
     _wheels(sketch, (-half_l * 0.86, -half_l * 0.66, -half_l * 0.46), half_w, 0.48)
     for y in (-half_w * 0.5, half_w * 0.42):
-        sketch.block((half_l * 0.48, half_l * 0.51), (y, y + 0.14), (0.0, 0.75), (70, 70, 72))
-    box = sketch.block((-half_l, half_l), (-half_w, half_w), (1.12, height), paint)
+        sketch.block((half_l * 0.48, half_l * 0.51), (y, y + 0.14), (0.0, 0.98), (70, 70, 72))
+    box = sketch.block((-half_l, half_l), (-half_w, half_w), (1.16, height), paint)
     for side in ("left", "right"):
         ribs = round(length / 0.45)
         for i in range(ribs):
@@ -301,13 +336,8 @@ def _loader(paint: Rgb, length: float, width: float, height: float) -> Model:
     radius = 0.23 * height
     for x in (-half_l * 0.55, half_l * 0.3):
         for sign in (1, -1):
-            y = sorted((sign * half_w * 0.62, sign * half_w * 0.98))
-            tyre = sketch.block((x - radius, x + radius), (y[0], y[1]), (0.0, 2 * radius), RUBBER,
-                                top_x=(x - radius * 0.7, x + radius * 0.7))  # fmt: skip
-            side = tyre["left" if sign > 0 else "right"]
-            side.disc((x, sign * half_w * 0.98, radius), radius * 0.55, paint, 10)
-            side.disc((x, sign * half_w * 0.98, radius), radius * 0.2, SHADE, 8)
-    sketch.block((-half_l * 0.9, half_l * 0.5), (-half_w * 0.55, half_w * 0.55), (0.5, 1.15), (52, 50, 48))
+            sketch.tyre((x, sign * half_w * 0.8, radius), radius, half_w * 0.36, RUBBER, paint)
+    sketch.block((-half_l * 0.9, half_l * 0.5), (-half_w * 0.58, half_w * 0.58), (0.5, 1.15), (52, 50, 48))
     engine = sketch.block((-half_l, -half_l * 0.3), (-half_w * 0.6, half_w * 0.6), (1.15, height * 0.62), paint)
     for side_name in ("left", "right", "back"):
         engine[side_name].panel(0.2, 0.8, 0.25, 0.75, tint(paint, 0.5))

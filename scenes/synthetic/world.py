@@ -25,6 +25,8 @@ class Actor:
     trajectory: Trajectory
     with_rider: bool | None = None
     """For two-wheelers: whether somebody rides it."""
+    waits: bool = False
+    """Stands in traffic, about to go on."""
 
     def model(self, t: float) -> Model:
         """The shape at time `t`."""
@@ -45,7 +47,7 @@ class Actor:
         if family == "vehicle":
             if speed > 0.2:
                 return "vehicle.moving"
-            return "vehicle.parked" if self.trajectory.is_still else "vehicle.stopped"
+            return "vehicle.stopped" if self.waits else "vehicle.parked"
         return ""
 
 
@@ -98,7 +100,7 @@ class Weather:
         ambient = self.sky_light * (0.78 + 0.22 * normals[..., 2:3])
         light: Floats = ambient + self.sun_light * facing
         weight = np.asarray(glow)[..., None]
-        return light * (1 - weight) + self.sky_light * weight
+        return np.asarray(light * (1 - weight) + self.sky_light * weight)
 
     @property
     def ground_light(self) -> Floats:

@@ -115,9 +115,13 @@ class Records:
 
 
 def assemble(records: Records) -> dict[str, pa.Table]:
-    """The tables of the index. Errors: `DataError` for a key frame without one record of each channel."""
+    """The tables of the index.
+
+    Errors: `DataError` for a key frame without one record of each channel, or with images of several sizes.
+    """
     scenes, samples = records.scenes, records.samples
     order, key_rows, first_rows = _sort_sensors(records.sensors, samples, len(scenes.names))
+    _refuse_mixed_sizes(records.sensors.sizes[order][key_rows[:, : len(CAMERAS)]], samples)
     return {
         "scenes": _scene_table(scenes, samples, first_rows),
         "samples": _sample_table(samples, key_rows, records.annotations),
@@ -196,6 +200,17 @@ def _sort_sensors(
     key_rows = np.empty(len(found), np.int32)
     key_rows[cell] = rows
     return order, key_rows.reshape(-1, len(CHANNELS)), starts.astype(np.int32).reshape(-1, len(CHANNELS))
+
+
+def _refuse_mixed_sizes(sizes: Integers, samples: SampleRecords) -> None:
+    """`sizes` `[n, 6, 2]`: images are collated into one array, so the six must agree."""
+    mixed = np.flatnonzero((sizes != sizes[:, :1]).any(axis=(1, 2)))
+    if len(mixed):
+        token = as_texts(samples.tokens[mixed[:1]])[0]
+        raise DataError(
+            f"sample_data: the six images of sample {token} differ in size ({len(mixed)} such samples)",
+            fix="bring the images of all cameras to one size, with their intrinsics",
+        )
 
 
 def _scene_table(scenes: SceneRecords, samples: SampleRecords, first_sensor_rows: Integers) -> pa.Table:

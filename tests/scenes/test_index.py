@@ -341,6 +341,15 @@ def test_a_key_frame_without_a_camera_is_named(root):
         build_index(root, VERSION, progress=False)
 
 
+def test_cameras_of_different_size_are_refused(root):
+    content = records(root, "sample_data")
+    at = next(i for i, r in enumerate(content) if r["is_key_frame"] and "CAM_BACK__" in r["filename"])
+    content[at]["height"] = 450
+    rewrite(root, "sample_data", content)
+    with pytest.raises(DataError, match=f"images of sample {content[at]['sample_token']} differ in size"):
+        build_index(root, VERSION, progress=False)
+
+
 def test_two_attributes_are_refused(root):
     content = records(root, "sample_annotation")
     content[0]["attribute_tokens"] = [r["token"] for r in records(root, "attribute")[:2]]

@@ -97,7 +97,7 @@ def _tiles(record: RunRecord, latest: Scores | None) -> Iterable[tuple[str, str]
         yield "time", _duration(last["time"] - first["time"])
         yield "samples/s", f"{last['samples_per_second']:.1f}"
     if record.plan is not None:
-        yield "devices", f"{record.plan.devices} × {record.plan.device_kind}"
+        yield "devices", f"{record.plan.devices} × {record.plan.device_kind.upper()}"
 
 
 def _curves(record: RunRecord) -> Iterable[Figure]:

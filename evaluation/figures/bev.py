@@ -46,7 +46,7 @@ def draw_bev(
     if truth is not None:
         _draw_truth(axes, view, truth)
     _draw_predictions(axes, view, predictions)
-    _finish(axes, view.title)
+    _finish(axes, view.title, _counts(predictions, truth))
     _add_legend(figure, with_truth=truth is not None)
     return figure
 
@@ -126,7 +126,12 @@ def _on_paper(forward_left: FloatArray) -> FloatArray:
     return forward_left[..., ::-1]
 
 
-def _finish(axes: Axes, title: str) -> None:
+def _counts(predictions: GlobalBoxes, truth: GlobalBoxes | None) -> str:
+    annotated = "" if truth is None else f" · {len(truth)} annotated"
+    return f"{len(predictions)} predicted{annotated}"
+
+
+def _finish(axes: Axes, title: str, counts: str) -> None:
     axes.set_xlim(RANGE, -RANGE)
     axes.set_ylim(-RANGE, RANGE)
     axes.set_aspect("equal")
@@ -134,6 +139,7 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_ylabel("x, forward (m)", fontsize=8)
     axes.tick_params(labelsize=7, width=0.6, length=3)
     axes.set_title(title, fontsize=9, loc="left", color="#20242b")
+    axes.set_title(counts, fontsize=8, loc="right", color="#7d858f")
     for spine in axes.spines.values():
         spine.set_linewidth(0.6)
         spine.set_color("#9aa1aa")

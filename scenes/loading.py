@@ -1,7 +1,7 @@
 """Camera images from disk to the network's canvas: decode, resize, crop, as uint8 RGB.
 
 The pixels are those of Pillow (`Image.open`, bicubic `resize`, `crop`) within one grey level, which is what the
-published models were trained on. The speed comes from three things that leave the result unchanged: libjpeg-turbo
+published models were trained on; where an image is enlarged, a few values may be off by two. The speed comes from three things that leave the result unchanged: libjpeg-turbo
 decodes into memory that is reused (fresh memory costs a page fault per 4 KiB); only those rows and columns are resized
 that the crop keeps; and both passes of the resize run on interleaved RGB.
 

@@ -15,22 +15,13 @@ from configs.errors import DataError, UsageError
 from configs.nuscenes import CAMERAS, CLASS_OF_CATEGORY, CLASSES
 from configs.schema import DataConfig
 from scenes.dataset import SceneDataset
-from scenes.index import SceneIndex, build_index, open_index
+from scenes.index import SceneIndex, open_index
 from scenes.loader import evaluation_batches, training_batches
 from scenes.order import BatchLayout, EpochOrder, SampleKey
 from scenes.sample import Sample, collate
-from scenes.synthetic import make_synthetic
 
 VERSION = "v1.0-synthetic"
 CONFIG = DataConfig(version=VERSION, source_size=(180, 320), image_size=(64, 176), class_balanced=False)
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory) -> SceneIndex:
-    root = tmp_path_factory.mktemp("synthetic") / "set"
-    make_synthetic(root, scenes=2, samples_per_scene=3, image_size=(180, 320), workers=1, progress=False)
-    build_index(root, VERSION, progress=False)
-    return open_index(root, VERSION)
 
 
 @pytest.fixture(scope="module")

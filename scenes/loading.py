@@ -1,9 +1,10 @@
 """Camera images from disk to the network's canvas: decode, resize, crop, as uint8 RGB.
 
 The pixels are those of Pillow (`Image.open`, bicubic `resize`, `crop`) within one grey level, which is what the
-published models were trained on; where an image is enlarged, a few values may be off by two. The speed comes from three things that leave the result unchanged: libjpeg-turbo
-decodes into memory that is reused (fresh memory costs a page fault per 4 KiB); only those rows and columns are resized
-that the crop keeps; and both passes of the resize run on interleaved RGB.
+published models were trained on. (Images of hard-edged stripes or blocks, and enlarged ones, can hold a few values per
+million that are off by two.) The speed comes from three things that leave the result unchanged: libjpeg-turbo decodes
+into memory that is reused (fresh memory costs a page fault per 4 KiB); only those rows and columns are resized that the
+crop keeps; and both passes of the resize run on interleaved RGB.
 
 Shape legend: images are `[height, width, 3]`, sizes `(height, width)`.
 """

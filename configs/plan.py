@@ -85,7 +85,7 @@ def make_plan(
         total_steps=epochs * steps,
         precision=precision,
         workers=workers,
-        threads=_choose_threads(devices, len(local_ids), origins),
+        threads=_choose_threads(devices, len(local_ids), options, origins),
         images_per_sample=images,
         samples_per_second=rate,
         images_per_second=rate and rate * images,
@@ -241,7 +241,10 @@ def _shared_memory(devices: int, workers: int, batch_bytes: int, origins: dict[s
     return devices * workers * PREFETCH * batch_bytes
 
 
-def _choose_threads(facts: DeviceFacts, devices: int, origins: dict[str, str]) -> int:
+def _choose_threads(facts: DeviceFacts, devices: int, options: PlanOptions, origins: dict[str, str]) -> int:
+    if options.threads is not None:
+        origins["threads"] = "option --threads"
+        return options.threads
     if facts.kind != "cpu":
         origins["threads"] = f"default: the work is done on the {facts.kind} device"
         return 1

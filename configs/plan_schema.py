@@ -55,6 +55,7 @@ class PlanOptions(_Frozen):
     precision: Literal["fp32", "bf16", "fp16", "mixed"] | None = None
     """`mixed` is bf16 where the device has it, else fp16."""
     workers: NonNegativeInt | None = None
+    threads: PositiveInt | None = None
     grace_seconds: PositiveInt | None = None
 
 

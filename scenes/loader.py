@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -113,7 +115,9 @@ class BatchLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
+        with _stop_signals_held():
+            batches = iter(self._loader)
+        for batch in batches:
             if isinstance(batch, DataError):
                 raise batch
             yield batch
@@ -130,6 +134,19 @@ class _BatchReader(Dataset[Any]):
             return collate([self.dataset[key] for key in keys])
         except DataError as error:
             return error
+
+
+@contextmanager
+def _stop_signals_held() -> Iterator[None]:
+    """Workers started here never get these signals, which launchers send to whole process groups.
+
+    The process that reads decides what to do; when it is gone, or done, its workers end by themselves.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _as_it_is(batch: Any) -> Any:

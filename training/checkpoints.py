@@ -100,7 +100,7 @@ class CheckpointFolder:
 
     def make_latest(self, place: Path) -> None:
         """Let `latest` name a checkpoint of this folder that the run goes on from."""
-        if place.parent == self.folder.resolve():
+        if place.resolve().parent == self.folder.resolve():
             self._link(LATEST, place)
 
     # --- details ---------------------------------------------------------------------------------------------------

@@ -1,21 +1,18 @@
-"""The command line of the entry scripts."""
+"""The command line of the entry scripts. No torch until it is read."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from configs.errors import ExitCode
-
-from .start import StartOptions
+from .start_options import StartOptions
 
 
-def entry_command(run: Callable[[StartOptions], ExitCode], *, config: str, data_root: str) -> click.Command:
+def entry_command(*, config: str, data_root: str) -> click.Command:
     """The command of an entry script with its defaults; it ends the process with the run's exit code."""
 
     @click.command(context_settings={"show_default": True})
@@ -34,6 +31,7 @@ def entry_command(run: Callable[[StartOptions], ExitCode], *, config: str, data_
     @click.option("--lr-scaling", type=click.Choice(["linear", "sqrt", "none"]))
     @click.option("--mixed-precision/--no-mixed-precision", default=None, help="bf16 (fp16 on old GPUs), or fp32.")
     @click.option("--workers", type=click.IntRange(0), help="Loader processes per device.")
+    @click.option("--threads", type=click.IntRange(1), help="Compute threads of a process.")
     @click.option(
         "--distributed",
         is_flag=False,
@@ -49,7 +47,9 @@ def entry_command(run: Callable[[StartOptions], ExitCode], *, config: str, data_
         for accepted in ("distributed", "force_config", "local_rank"):
             given.pop(accepted)
         given["config_given"] = context.get_parameter_source("config") is ParameterSource.COMMANDLINE
-        sys.exit(run(StartOptions(**given)))
+        from .run import run_process  # here: mistakes in options are told before torch is imported
+
+        sys.exit(run_process(StartOptions(**given)))
 
     return command
 

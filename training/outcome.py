@@ -17,12 +17,19 @@ def clear_outcome(run_dir: Path) -> None:
     (run_dir / run_directory.OUTCOME).unlink(missing_ok=True)
 
 
-def record_outcome(run_dir: Path, code: ExitCode, rank: int, error: str = "", fix: str = "") -> bool:
-    """Write `outcome.json`; false if another process did so before."""
+def record_outcome(run_dir: Path | None, code: ExitCode, rank: int, error: str = "", fix: str = "") -> bool:
+    """Write `outcome.json`; tells whether this process is to speak: no other one did so before.
+
+    Where there is no run directory (yet), or it cannot be written, rank 0 speaks.
+    """
+    if run_dir is None:
+        return rank == 0
     content = {"exit_code": int(code), "rank": rank, "error": error, "fix": fix}
     try:
         with (run_dir / run_directory.OUTCOME).open("x", encoding="utf-8") as file:
             json.dump(content, file)
     except FileExistsError:
         return False
+    except OSError:
+        return rank == 0
     return True

@@ -21,7 +21,13 @@ from .trainer import StepReport
 
 
 class SilentReporter:
-    """For the processes that do not speak."""
+    """For the processes that do not speak. Leaving the context ends the report."""
+
+    def __enter__(self) -> SilentReporter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def say(self, text: str) -> None:
         """A line for the reader."""

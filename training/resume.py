@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,30 @@ from configs.schema import Recipe
 from evaluation.checkpoint_files import MANIFEST, find_checkpoint, read_manifest
 
 from .checkpoints import CheckpointFolder, RunManifest
+from .world import World
 
 
-def find_start(run_dir: Path, folder: CheckpointFolder, resume: str) -> tuple[Path | None, list[str]]:
-    """The checkpoint to start from (`None`: from the beginning), and why others were passed over.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run goes on from."""
+
+    place: Path | None
+    """Verified checkpoint directory; `None` starts at the beginning."""
+    passed_over: list[str]
+    """Why newer checkpoints are not used."""
+
+
+def agree_on_start(run_dir: Path, folder: CheckpointFolder, resume: str, world: World) -> Start:
+    """`find_start`, done by rank 0 for all processes; what is chosen becomes the run's latest checkpoint."""
+    found = find_start(run_dir, folder, resume) if world.is_main else Start(None, [])
+    if found.place:
+        folder.make_latest(found.place)
+    place = world.text_from_main(str(found.place or ""))
+    return Start(Path(place) if place else None, found.passed_over)
+
+
+def find_start(run_dir: Path, folder: CheckpointFolder, resume: str) -> Start:
+    """The checkpoint to start from.
 
     Args:
         resume: `auto` (the newest valid one of the run), `none`, or the path of a run or of a checkpoint directory.
@@ -25,14 +46,14 @@ def find_start(run_dir: Path, folder: CheckpointFolder, resume: str) -> tuple[Pa
         DataError: the checkpoint that was named is damaged.
     """
     if resume == "auto":
-        return folder.newest_valid()
+        return Start(*folder.newest_valid())
     if resume == "none":
         if any(folder.folder.glob(f"step_*/{MANIFEST}")):
             raise UsageError(
                 f"--resume none: {run_dir} holds checkpoints of an earlier run",
                 fix="use --resume auto to go on with it, or another --run-dir",
             )
-        return None, []
+        return Start(None, [])
     place = Path(resume)
     if not (place / MANIFEST).is_file():
         if not (place / run_directory.CHECKPOINTS).is_dir():
@@ -42,11 +63,11 @@ def find_start(run_dir: Path, folder: CheckpointFolder, resume: str) -> tuple[Pa
             )
         place = find_checkpoint(place)
     read_manifest(place)
-    return place.resolve(), []
+    return Start(place.resolve(), [])
 
 
-def read_start(place: Path, recipe: Recipe, plan: Plan) -> tuple[RunManifest, int]:
-    """The manifest of a checkpoint and the step at which this plan goes on from it.
+def step_to_go_on_from(place: Path, recipe: Recipe, plan: Plan) -> int:
+    """The optimiser steps of this plan that a checkpoint stands for.
 
     Raises:
         UsageError: a model of another recipe, or a position within an epoch that this plan's steps do not meet.
@@ -59,7 +80,7 @@ def read_start(place: Path, recipe: Recipe, plan: Plan) -> tuple[RunManifest, in
             fix="use the recipe it was trained with, or another --run-dir",
         )
     if (manifest.effective_batch, manifest.steps_per_epoch) == (plan.effective_batch, plan.steps_per_epoch):
-        return manifest, manifest.step
+        return manifest.step
     epochs, within = divmod(manifest.step, manifest.steps_per_epoch)
     if within:
         raise UsageError(
@@ -67,7 +88,7 @@ def read_start(place: Path, recipe: Recipe, plan: Plan) -> tuple[RunManifest, in
             f"samples; this plan has {plan.steps_per_epoch} steps of {plan.effective_batch}",
             fix=f"use --effective-batch {manifest.effective_batch} on the same data, or a checkpoint at an epoch's end",
         )
-    return manifest, epochs * plan.steps_per_epoch
+    return epochs * plan.steps_per_epoch
 
 
 def _difference(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "model") -> str:

@@ -25,8 +25,9 @@ from .moving_average import MovingAverage
 from .optimizer import build_optimizer
 from .outcome import clear_outcome, record_outcome
 from .reporter import Reporter, SilentReporter
-from .resume import find_start, read_start
-from .start import StartOptions, choose_plan, choose_recipe, write_start
+from .resume import agree_on_start, step_to_go_on_from
+from .start import choose_plan, choose_recipe, write_start
+from .start_options import StartOptions
 from .state import TrainingState
 from .stop_signal import StopSignal
 from .trainer import Trainer
@@ -47,44 +48,28 @@ def run_process(options: StartOptions) -> ExitCode:
         if rank == 0:
             record_outcome(run_dir, code, rank)
     except BevnextError as error:
-        if (
-            run_dir is None
-            or not run_dir.is_dir()
-            or record_outcome(run_dir, error.exit_code, rank, error.message, error.fix)
-        ):
+        if record_outcome(run_dir, error.exit_code, rank, error.message, error.fix):
             print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
-        if run_dir is None or record_outcome(run_dir, ExitCode.CRASHED, rank, repr(error)):
+        if record_outcome(run_dir, ExitCode.CRASHED, rank, repr(error)):
             traceback.print_exc()
         return ExitCode.CRASHED
     return code
 
 
 def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
-    _, _, processes = rank_of_environment()
     index = open_index(options.data_root, recipe.data.version, options.index_dir)
     rows = index.rows_in(recipe.data.train_split)
     order = training_order(index, rows, recipe.data, recipe.engine.seed)
+    _, _, processes = rank_of_environment()
     plan = choose_plan(options, run_dir, recipe, len(order), processes)
     torch.set_num_threads(plan.threads)
     stop = StopSignal().listen()
     with join_world(plan.device_kind, plan.device_ids) as world:
         folder = CheckpointFolder(run_dir / run_directory.CHECKPOINTS, recipe.engine.keep_last)
-        start, passed_over = find_start(run_dir, folder, options.resume) if world.is_main else (None, [])
-        place = world.text_from_main(str(start or ""))
-        state = build_state(recipe, plan, world, pretrained=not place)
-        if place:
-            _, step = read_start(Path(place), recipe, plan)
-            state.restore(Path(place), step)
-        reporter = SilentReporter()
-        if world.is_main:
-            write_start(run_dir, recipe, plan)
-            reporter = Reporter(run_dir, plan, recipe.engine.log_every, state.step)
-            folder.make_latest(Path(place)) if place else None
-        for message in passed_over:
-            reporter.say(f"not used: {message}")
-        reporter.say(_opening(recipe, plan, run_dir, state.step))
+        start = agree_on_start(run_dir, folder, options.resume, world)
+        state = build_state(recipe, plan, world, start.place)
         dataset = SceneDataset(index, rows, recipe.data, training=True, seed=recipe.engine.seed)
         batches = training_batches(
             dataset,
@@ -95,38 +80,51 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
             workers=plan.workers,
             pin_memory=world.device.type != "cpu",
         )
-        trainer = Trainer(state, recipe, plan, world)
-        code = train(Run(run_dir, recipe, plan, world, trainer, folder, reporter, stop, index), batches)
-        reporter.say(_closing(code, run_dir, state.step))
-        reporter.close()
+        if world.is_main:
+            write_start(run_dir, recipe, plan)
+        log_every = recipe.engine.log_every
+        with Reporter(run_dir, plan, log_every, state.step) if world.is_main else SilentReporter() as reporter:
+            for message in start.passed_over:
+                reporter.say(f"not used: {message}")
+            reporter.say(_opening(recipe, plan, run_dir, state.step))
+            trainer = Trainer(state, recipe, plan, world)
+            code = train(Run(run_dir, recipe, plan, world, trainer, folder, reporter, stop, index), batches)
+            reporter.say(_closing(code, run_dir, state.step))
     return code
 
 
-def build_state(recipe: Recipe, plan: Plan, world: World, pretrained: bool) -> TrainingState:
-    """A fresh detector with its optimiser and average; the same on every process."""
+def build_state(recipe: Recipe, plan: Plan, world: World, checkpoint: Path | None) -> TrainingState:
+    """The detector with its optimiser and average, fresh or as a checkpoint holds them; the same on every process.
+
+    Raises:
+        UsageError: the checkpoint belongs to another recipe, or does not fit the plan.
+    """
     torch.manual_seed(recipe.engine.seed)
     torch.backends.cudnn.benchmark = True  # shapes never change
     detector = build_detector(recipe.model, recipe.data).to(world.device)
-    if pretrained and recipe.model.backbone.weights:
+    if checkpoint is None and recipe.model.backbone.weights:
         load_backbone(detector, recipe.model.backbone.weights)
     if recipe.engine.channels_last:
         detector.to(memory_format=torch.channels_last)
     detector.train()
-    return TrainingState(
+    state = TrainingState(
         detector=detector,
         optimizer=build_optimizer(detector, recipe.optimizer, plan.learning_rate),
         scaler=GradScaler(world.device.type, enabled=plan.precision == "fp16"),
         average=MovingAverage(detector, recipe.engine.ema) if recipe.engine.ema else None,
     )
+    if checkpoint is not None:
+        state.restore(checkpoint, step_to_go_on_from(checkpoint, recipe, plan))
+    return state
 
 
 def _opening(recipe: Recipe, plan: Plan, run_dir: Path, step: int) -> str:
     synthetic = " (synthetic data)" if "synthetic" in recipe.data.version else ""
     begin = f"goes on after step {step}" if step else "starts"
     return (
-        f"{recipe.name} on {recipe.data.version}{synthetic} {begin}: {plan.devices} x {plan.device_names[0]}, "
-        f"{plan.devices} x {plan.device_batch} x {plan.accumulation} = {plan.effective_batch} samples a step, "
-        f"{plan.total_steps} steps, {plan.precision}; everything goes to {run_dir}"
+        f"{recipe.name} on {recipe.data.version}{synthetic} {begin}: {plan.devices} process(es) on "
+        f"{plan.device_names[0]}, {plan.total_steps} steps of {plan.devices} x {plan.device_batch} x "
+        f"{plan.accumulation} = {plan.effective_batch} samples, {plan.precision}; everything goes to {run_dir}"
     )
 
 

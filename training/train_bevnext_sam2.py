@@ -15,9 +15,8 @@ if not __package__:  # run by path: become a module of our package, not of the `
     __package__ = "training"
 
 from .command import entry_command
-from .run import run_process
 
-main = entry_command(run_process, config="synthetic/bevnext-tiny", data_root="data/synthetic")
+main = entry_command(config="synthetic/bevnext-tiny", data_root="data/synthetic")
 
 if __name__ == "__main__":
     main()

@@ -15,9 +15,8 @@ if not __package__:  # run by path: become a module of our package, not of the `
     __package__ = "training"
 
 from .command import entry_command
-from .run import run_process
 
-main = entry_command(run_process, config="bevnext/bevnext-stage1", data_root="data/nuscenes")
+main = entry_command(config="bevnext/bevnext-stage1", data_root="data/nuscenes")
 
 if __name__ == "__main__":
     main()

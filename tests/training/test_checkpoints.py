@@ -15,7 +15,7 @@ from configs.errors import BevnextError, DataError, UsageError
 from configs.plan import Plan
 from evaluation.checkpoint_files import read_manifest
 from training.checkpoints import CheckpointFolder, RunManifest
-from training.resume import find_start, read_start
+from training.resume import Start, find_start, step_to_go_on_from
 from training.trainer import Trainer
 
 RECIPE = toy_recipe()
@@ -131,8 +131,8 @@ def test_a_run_goes_on_bit_by_bit_where_it_stopped(precision: str, folder: Check
     trained(range(2, 4), straight)
 
     resumed = toy_trainer(ToyDetector(dropout=0.3, norm=True), recipe, plan, ALONE)
-    manifest, step = read_start(place, recipe, plan)
-    assert (manifest.step, step) == (2, 2)
+    step = step_to_go_on_from(place, recipe, plan)
+    assert step == 2
     resumed.state.restore(place, step)
     trained(range(2, 4), resumed)
 
@@ -148,12 +148,12 @@ def test_a_run_goes_on_bit_by_bit_where_it_stopped(precision: str, folder: Check
 
 
 def test_which_checkpoint_to_start_from(tmp_path: Path, folder: CheckpointFolder) -> None:
-    assert find_start(tmp_path, folder, "auto") == (None, [])
-    assert find_start(tmp_path, folder, "none") == (None, [])
+    assert find_start(tmp_path, folder, "auto") == Start(None, [])
+    assert find_start(tmp_path, folder, "none") == Start(None, [])
     first, second = write(folder, 1), write(folder, 2)
-    assert find_start(tmp_path, folder, "auto") == (second, [])
-    assert find_start(tmp_path / "other", folder, str(first)) == (first, [])
-    assert find_start(tmp_path / "other", folder, str(tmp_path)) == (second, [])
+    assert find_start(tmp_path, folder, "auto") == Start(second, [])
+    assert find_start(tmp_path / "other", folder, str(first)) == Start(first, [])
+    assert find_start(tmp_path / "other", folder, str(tmp_path)) == Start(second, [])
     with pytest.raises(UsageError, match="--resume none"):
         find_start(tmp_path, folder, "none")
     with pytest.raises(UsageError, match="no checkpoint there"):
@@ -172,7 +172,7 @@ def test_going_on_from_an_earlier_checkpoint_makes_it_the_latest(folder: Checkpo
 def test_a_checkpoint_of_another_recipe_is_refused_with_the_difference(folder: CheckpointFolder) -> None:
     other = toy_recipe("model.bev.channels=32")
     with pytest.raises(UsageError) as caught:
-        read_start(write(folder, 1), other, toy_plan(other, ALONE, 4))
+        step_to_go_on_from(write(folder, 1), other, toy_plan(other, ALONE, 4))
     assert "model.bev.channels is 16 there and 32 here" in caught.value.message
 
 
@@ -180,8 +180,7 @@ def test_another_effective_batch_goes_on_at_the_end_of_an_epoch_only(folder: Che
     larger = toy_recipe("optimizer.reference_batch=16")
     plan = toy_plan(larger, ALONE, batch_size=4)
     assert plan.steps_per_epoch == 2  # instead of 4
-    _, step = read_start(write(folder, 4), larger, plan)
-    assert step == 2
+    assert step_to_go_on_from(write(folder, 4), larger, plan) == 2
     with pytest.raises(UsageError, match="within an epoch of 4 steps of 8 samples") as caught:
-        read_start(write(folder, 5), larger, plan)
+        step_to_go_on_from(write(folder, 5), larger, plan)
     assert "--effective-batch 8" in caught.value.fix

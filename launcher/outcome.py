@@ -35,15 +35,14 @@ def judge(run_dir: Path, log_dir: Path, ended: Ended) -> Verdict:
     """What the run's end means: the first failure decides, and the workers' own word on it where they left one.
 
     When a worker dies, torchrun asks the others to stop; they may save and say so, but the run has crashed.
+    When torchrun is told to stop, it ends with 1 and blames no worker; then they alone know.
     """
     if ended.returncode == 0:
         return Verdict(ExitCode.DONE)
-    told = _told(run_dir)
-    failure = _first_failure(log_dir)
-    died = failure is not None and failure.code < 0
-    if told is None or told.code is ExitCode.DONE or died:
-        return _unexplained(run_dir, log_dir, ended, failure)
-    if told.code is ExitCode.PREEMPTED and failure is not None and failure.code != ExitCode.PREEMPTED:
+    told, failure = _told(run_dir), _first_failure(log_dir)
+    if told is None and failure is None and ended.asked_to_stop and not _has_trained(run_dir, ended.started):
+        return Verdict(ExitCode.PREEMPTED, "stopped before the first step; nothing is lost")
+    if told is None or (failure is not None and _contradicts(failure, told)):
         return _unexplained(run_dir, log_dir, ended, failure)
     if told.code is ExitCode.CRASHED:
         return Verdict(told.code, _join(f"rank {told.rank} failed: {told.text}", _tail(log_dir, told.rank)))
@@ -85,6 +84,19 @@ def _first_failure(log_dir: Path) -> _Failure | None:
     log = log_dir / TORCHRUN_LOG
     found = FIRST_FAILURE.search(log.read_text(errors="replace")) if log.is_file() else None
     return None if found is None else _Failure(int(found["rank"]), int(found["code"]))
+
+
+def _contradicts(failure: _Failure, told: _Told) -> bool:
+    """Another worker than the one that spoke failed first: it was killed, or the one that spoke had not failed."""
+    spoke_well = told.code in (ExitCode.DONE, ExitCode.PREEMPTED)
+    return failure.code < 0 or (spoke_well and failure.code != told.code)
+
+
+def _has_trained(run_dir: Path, since: float) -> bool:
+    """A step has been logged after that time, in seconds since the epoch."""
+    path = run_dir / run_directory.METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return bool(lines) and json.loads(lines[-1])["time"] >= since
 
 
 def _unexplained(run_dir: Path, log_dir: Path, ended: Ended, failure: _Failure | None) -> Verdict:

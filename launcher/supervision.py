@@ -42,6 +42,8 @@ class Ended:
     """As `subprocess.Popen.returncode`: negative for a signal."""
     asked_to_stop: bool
     """A signal was passed on."""
+    started: float
+    """Seconds since the epoch."""
     killed: bool
     """It did not stop in time, or a second signal cut the time short."""
 
@@ -78,6 +80,7 @@ class Guard:
 
     def run(self, start: Callable[[], subprocess.Popen[bytes]]) -> Ended:
         """Start the child, wait for it, and end what it left behind."""
+        started = time.time()
         self.child = start()
         if self.received is not None:  # while it was being started
             self._pass_on(self.child, self.received)
@@ -88,7 +91,7 @@ class Guard:
         # a child that was killed may have left workers that can still save
         seconds = 0.0 if killed else self.grace_seconds if self.child.returncode < 0 else EXTRA_SECONDS
         self._end_rest(seconds)
-        return Ended(self.child.returncode, asked_to_stop=self.received is not None, killed=killed)
+        return Ended(self.child.returncode, asked_to_stop=self.received is not None, started=started, killed=killed)
 
     def _waited(self, child: subprocess.Popen[bytes]) -> bool:
         """Wait for the child; false if its time is up."""

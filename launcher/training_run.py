@@ -61,11 +61,10 @@ def start(run: PlannedRun, *, stdout_is_taken: bool = False) -> Verdict:
 
 def report(verdict: Verdict, run: PlannedRun) -> int:
     """Tell how it ended; returns the exit code."""
-    if verdict.text:
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {verdict.text}", err=True)
     if verdict.code is ExitCode.PREEMPTED:
-        say(f"stopped and saved in {run.choices.run_dir}; --resume auto goes on")
+        say(f"{verdict.text or f'stopped and saved in {run.choices.run_dir}'}; --resume auto goes on")
     elif verdict.code is not ExitCode.DONE:
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {verdict.text}", err=True)
         say(f"logs: {run.log_dir}")
     return int(verdict.code)
 

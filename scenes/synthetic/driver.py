@@ -15,6 +15,8 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
+import psutil
+
 from configs.errors import BevnextError, UsageError
 from configs.nuscenes import CAMERAS, LIDAR
 from scenes.synthetic.labels import LABELS
@@ -24,6 +26,7 @@ from scenes.synthetic.render import Sighting, blocks, quiet_worker, render_block
 from scenes.synthetic.schedule import schedule
 from scenes.synthetic.tables import Tables
 
+PARTIAL = ".partial-"
 Rendered = dict[int, list[Sighting]]
 
 SWEEP_BYTES = 650_000
@@ -90,17 +93,28 @@ def _check_space(folder: Path, options: SyntheticOptions) -> None:
 @contextmanager
 def _scratch(root: Path) -> Iterator[Path]:
     """A hidden folder beside `root` that is gone afterwards, whatever happens."""
-    scratch = root.parent / f".{root.name}.partial-{os.getpid()}"
+    scratch = root.parent / f".{root.name}{PARTIAL}{os.getpid()}"
+    _sweep_up(root)
     try:
         scratch.mkdir(parents=True)
         yield scratch
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise UsageError(f"--out {root} cannot be written: {error}", fix="choose another --out") from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         fix = "free space or choose --out on another disk; nothing was left behind"
         raise BevnextError(f"the disk filled up while writing beside {root}", fix=fix) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sweep_up(root: Path) -> None:
+    """Remove what killed processes left beside `root`."""
+    for left in root.parent.glob(f".{root.name}{PARTIAL}*"):
+        owner = left.name.rpartition("-")[2]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _make_folders(root: Path) -> None:

@@ -44,7 +44,7 @@ def _weather(rng: np.random.Generator) -> Weather:
         "sunny": (0.85, 0.52, 0.35, 420.0),
         "hazy": (0.55, 0.66, 0.5, 190.0),
         "overcast": (0.10, 0.90, 1.0, 260.0),
-        "evening": (0.60, 0.40, 0.45, 300.0),
+        "evening": (0.62, 0.45, 0.45, 300.0),
     }[kind]
     elevation = np.radians(rng.uniform(14, 26) if kind == "evening" else rng.uniform(32, 62))
     azimuth = rng.uniform(-np.pi, np.pi)

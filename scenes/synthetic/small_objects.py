@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from scenes.synthetic.paints import GLASS, RUBBER, SHADE, TAIL_LIGHT, pick, tint
 from scenes.synthetic.solids import Model, Rgb, Sketch
-from scenes.synthetic.vehicles import GLASS, RUBBER, SHADE, TAIL_LIGHT, pick, tint
 
 CLOTHES: tuple[Rgb, ...] = (
     (180, 40, 44), (44, 70, 132), (224, 222, 216), (42, 44, 50), (84, 120, 82), (196, 150, 60),

@@ -126,6 +126,18 @@ def test_an_interrupted_replacement_keeps_the_old_set(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
+def test_what_a_killed_making_left_is_swept_up(tmp_path):
+    (tmp_path / ".set.partial-999999999").mkdir()
+    make_synthetic(tmp_path / "set", workers=1, **{**TINY, "scenes": 1, "samples_per_scene": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_place_that_cannot_hold_a_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"--out .*file/set cannot be written"):
+        make_synthetic(tmp_path / "file" / "set", workers=1, **TINY)
+
+
 def test_a_full_disk_is_told_before_the_work(tmp_path):
     with pytest.raises(UsageError, match=r"GB free, the set needs about"):
         make_synthetic(tmp_path / "set", scenes=50_000, samples_per_scene=40, progress=False)

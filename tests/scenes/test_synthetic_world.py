@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from scenes.synthetic.catalogue import SIZES
+from scenes.synthetic.drafts import BUILDERS
 from scenes.synthetic.ground import paint_ground
 from scenes.synthetic.layout import lay_out
 from scenes.synthetic.lidar import Scanner
 from scenes.synthetic.motion import Fleet, overlap
 from scenes.synthetic.obstacles import Obstacles
 from scenes.synthetic.paint_order import box_order, upright_order
-from scenes.synthetic.populate import BUILDERS
 from scenes.synthetic.rig import BEAMS, LIDAR_COLUMNS, ego_pose_matrix, mount
 from scenes.synthetic.shadows import Shade
 from scenes.synthetic.small_objects import bicycle, motorcycle, pedestrian

@@ -1,7 +1,7 @@
 """`bevnext-sam2 bench loader`: decode, resize and crop against Pillow, and samples per second of the whole loader.
 
-Both paths start at the file and end at a uint8 array; they take turns on every image, in one thread. Times are CPU time
-of that thread, the best of several turns, so that other work on the machine does not count.
+Both paths start at the file and end at a uint8 array; they take turns on all images, in one thread. Times are CPU time
+of that thread, for each image the best of several turns, so that other work on the machine counts little.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from benchmarks.machine import measured_on
 from configs.errors import UsageError
@@ -36,6 +34,7 @@ from scenes.order import BatchLayout, training_order
 
 TURNS: Final = 7
 Pixels = NDArray[np.uint8]
+Times = NDArray[np.float64]
 
 
 @click.command()
@@ -122,33 +121,31 @@ def _compare(source: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
 def _race(
     paths: Sequence[Path], size: tuple[int, int], transforms: Sequence[ImageTransform], canvas: tuple[int, int]
 ) -> dict[str, Any]:
+    cases = list(zip(paths, transforms, strict=True))
     images, out = ImageLoader(), torch.empty(*canvas, 3, dtype=torch.uint8)
-    seconds = np.full((2, len(paths)), np.inf)
-    largest, differing = 0, 0.0
-    for turn in range(TURNS):
-        for number, (path, transform) in enumerate(zip(paths, transforms, strict=True)):
-            reference, spent = _timed(partial(_by_pillow, path, transform))
-            seconds[0, number] = min(seconds[0, number], spent)
-            _, spent = _timed(partial(_by_ours, path, size, transform, images, out))
-            seconds[1, number] = min(seconds[1, number], spent)
-            if turn == 0:
-                difference = np.abs(reference.astype(np.int16) - out.numpy())
-                largest = max(largest, int(difference.max()))
-                differing += float((difference > 0).mean()) / len(paths)
-    pillow, ours = len(paths) / seconds.sum(axis=1)
+
+    def by_ours(path: Path, transform: ImageTransform) -> Pixels:
+        transform.apply(images.read(path, size), images, out)
+        return out.numpy()
+
+    differences = [np.abs(_by_pillow(*case).astype(np.int16) - by_ours(*case)) for case in cases]
+    pillow, ours = np.min([[_seconds(read, cases) for read in (_by_pillow, by_ours)] for _ in range(TURNS)], axis=0)
     return {
-        "pillow_images_per_second": round(pillow, 1),
-        "our_images_per_second": round(ours, 1),
-        "ratio": round(ours / pillow, 2),
-        "largest_difference_grey_levels": largest,
-        "differing_values": round(differing, 6),
+        "pillow_images_per_second": round(len(cases) / pillow.sum(), 1),
+        "our_images_per_second": round(len(cases) / ours.sum(), 1),
+        "ratio": round(pillow.sum() / ours.sum(), 2),
+        "largest_difference_grey_levels": max(int(difference.max()) for difference in differences),
+        "differing_values": round(float(np.mean([(difference > 0).mean() for difference in differences])), 6),
     }
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.thread_time()
-    result = work()
-    return result, time.thread_time() - start
+def _seconds(read: Callable[[Path, ImageTransform], Pixels], cases: Sequence[tuple[Path, ImageTransform]]) -> Times:
+    """CPU time of this thread for each image."""
+    stamps = [time.thread_time()]
+    for case in cases:
+        read(*case)
+        stamps.append(time.thread_time())
+    return np.diff(stamps)
 
 
 def _by_pillow(path: Path, transform: ImageTransform) -> Pixels:
@@ -160,10 +157,6 @@ def _by_pillow(path: Path, transform: ImageTransform) -> Pixels:
     if transform.rotate_degrees:
         image = image.rotate(transform.rotate_degrees)
     return np.asarray(image)
-
-
-def _by_ours(path: Path, size: tuple[int, int], transform: ImageTransform, images: ImageLoader, out: Tensor) -> None:
-    transform.apply(images.read(path, size), images, out)
 
 
 # --- samples -------------------------------------------------------------------------------------------------------

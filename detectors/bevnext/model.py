@@ -121,7 +121,8 @@ class BEVNeXt(Detector):
         return terms
 
     def decode(self, outputs: BEVNeXtOutputs) -> list[Detections]:
-        return decode_maps(outputs.heatmaps, outputs.boxes, self.grid, self.config.head)
+        with torch.no_grad():
+            return decode_maps(outputs.heatmaps, outputs.boxes, self.grid, self.config.head)
 
 
 def _depth_embedding(bins: int, channels: int) -> nn.Sequential:

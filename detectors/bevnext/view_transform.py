@@ -18,10 +18,12 @@ from detectors.bevnext.grid import BevGrid, DepthBins
 from detectors.geometry import CameraGeometry, Planes, rotate
 from detectors.layers.precision import at_least_float32
 from detectors.ops.mean_field import couple_equal_colours, mean_field
-from detectors.ops.view_pooling import pool_views
+from detectors.ops.view_pooling import pool_views, pooled_weight
 
 CELLS_AT_ONCE = 2**21
 """Numbers (pixels x bins) that share one run of the mean field: its backward pass holds `iterations` times as many."""
+HALF_A_PIXEL = 0.5
+"""Weight added to the mean's denominator: what hardly any ray reaches stays near zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class ViewTransformer(nn.Module):
     def __init__(self, model: BEVNeXtConfig, data: DataConfig) -> None:
         super().__init__()
         self.grid = BevGrid.of(model.bev)
+        self.pooling = model.bev.pooling
         self.bins = DepthBins.of(model.depth)
         self.image_size = data.image_size
         self.depth_net = DepthNet(model)
@@ -121,8 +124,10 @@ class ViewTransformer(nn.Module):
         return u, v, d
 
     def _splat(self, depth: Tensor, context: Tensor, cells: Tensor, batch: int) -> Tensor:
-        grid = self.grid
-        flat = pool_views(_rows(depth), _rows(context), cells.flatten(0, 3), batch * grid.cells)
+        grid, cells = self.grid, cells.flatten(0, 3)
+        flat = pool_views(_rows(depth), _rows(context), cells, batch * grid.cells)
+        if self.pooling == "mean":
+            flat = flat / (pooled_weight(_rows(depth), cells, batch * grid.cells) + HALF_A_PIXEL)
         return flat.view(batch, grid.y.cells, grid.x.cells, -1).permute(0, 3, 1, 2)
 
 

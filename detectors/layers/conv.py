@@ -39,11 +39,10 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
         self.relu = nn.ReLU(inplace=True)
-        if downsample is not None:
-            self.downsample = downsample
+        self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = self.downsample(x) if hasattr(self, "downsample") else x
+        identity = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return torch.relu_(out.add_(identity))

@@ -25,11 +25,10 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width)
         self.relu = nn.ReLU(inplace=True)
-        if downsample is not None:
-            self.downsample = downsample
+        self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = self.downsample(x) if hasattr(self, "downsample") else x
+        identity = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))

@@ -37,6 +37,14 @@ def pool_views(depth: Tensor, context: Tensor, cells: Tensor, num_cells: int) ->
     return _PoolViews.apply(depth, context, cells, num_cells)  # type: ignore[no-any-return]
 
 
+@torch.no_grad()
+def pooled_weight(depth: Tensor, cells: Tensor, num_cells: int) -> Tensor:
+    """Depth weight that falls into each cell, `[num_cells, 1]`, without gradient; arguments as for `pool_views`."""
+    weight = depth.new_zeros(num_cells + 1)
+    weight.index_add_(0, cells.flatten(), depth.flatten())
+    return weight[:num_cells, None]
+
+
 class _PoolViews(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, depth: Tensor, context: Tensor, cells: Tensor, num_cells: int) -> Tensor:

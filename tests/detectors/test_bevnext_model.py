@@ -98,7 +98,9 @@ def test_autocast_trains_and_decodes():
     assert all(gradient.isfinite().all() for gradient in gradients(model, [terms]).values())
     exact = model.loss(model(batch), batch)
     assert sum(terms.values()).item() == pytest.approx(sum(exact.values()).item(), rel=0.1)
-    assert all(found.boxes.dtype == torch.float32 for found in model.decode(outputs))
+    for found in model.decode(outputs):
+        assert found.boxes.dtype == torch.float32
+        assert not found.boxes.requires_grad
 
 
 def test_a_few_steps_overfit_one_sample():

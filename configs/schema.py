@@ -104,6 +104,9 @@ class BevGridConfig(Section):
     y: tuple[float, float, float] = (-51.2, 51.2, 0.8)
     z: tuple[float, float, float] = (-5.0, 3.0, 8.0)
     channels: PositiveInt = 80
+    pooling: Literal["sum", "mean"] = "sum"
+    """What a cell makes of the points that fall into it. As published the sum, which near cells get hundreds of times
+    more of than far ones; the mean learns several times faster in short training."""
 
 
 class BevEncoderConfig(Section):

@@ -16,8 +16,10 @@ from configs.schema import DataConfig
 
 SYNTHETIC_ROOT: Final = Path("data/synthetic")
 SYNTHETIC_VERSION: Final = "v1.0-synthetic"
-SYNTHETIC_SAMPLES: Final = {"synthetic_train": 160, "synthetic_val": 40}
-"""What `data synth` makes unless told otherwise: 10 scenes of 20 samples, two of them held out."""
+SYNTHETIC_SIZE: Final = ("--scenes", "40", "--samples", "8", "--image-size", "704x396", "--no-lidar-sweeps")
+"""The set that is made on demand: many short scenes at the size `synthetic/bevnext-tiny` reads."""
+SYNTHETIC_SAMPLES: Final = {"synthetic_train": 256, "synthetic_val": 64}
+"""What is in it: the last fifth of the scenes is held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,9 @@ def preparations(data: DataChoice) -> list[Preparation]:
     """
     index = ("data", "index", *data.options())
     if data.made_on_demand and not (data.root / data.version).is_dir():
-        synth = Preparation("the synthetic set is not there", ("data", "synth", "--out", str(data.root)))
+        synth = Preparation(
+            "the synthetic set is not there", ("data", "synth", "--out", str(data.root), *SYNTHETIC_SIZE)
+        )
         return [synth, Preparation("a new set needs an index", index)]
     problem = index_problem(data)
     if problem is None:

@@ -17,16 +17,12 @@ from configs.batch_arithmetic import largest_divisor
 from configs.errors import DataError, ExitCode, UsageError
 from configs.index_location import HEADER, index_directory
 from configs.recipes import SPLITS_OF_VERSION, load_recipe
-from launcher.dataset import SYNTHETIC_VERSION
+from launcher.dataset import SYNTHETIC_SIZE, SYNTHETIC_VERSION
 from launcher.own_process import ROOT, own_command, own_environment, shown
 from launcher.supervision import supervise
 from monitoring.devices import survey_gpus
 
 # The size of the job.
-SCENES: Final = 10
-"""The last fifth is held out."""
-SAMPLES_PER_SCENE: Final = 20
-IMAGE_SIZE: Final = "1600x900"
 RECIPE: Final = "synthetic/bevnext-tiny"
 CPU_PROCESSES: Final = 2
 PICTURES: Final = 4
@@ -90,8 +86,8 @@ class Step:
 def steps_of(place: Place, *, seed: int, fresh: bool) -> list[Step]:
     """The job in order."""
     data = ["--data-root", str(place.data_root), "--version", SYNTHETIC_VERSION]
-    synth = ["data", "synth", "--out", str(place.data_root), "--seed", str(seed), "--image-size", IMAGE_SIZE]
-    synth += ["--scenes", str(SCENES), "--samples", str(SAMPLES_PER_SCENE), *(["--overwrite"] if fresh else [])]
+    synth = ["data", "synth", "--out", str(place.data_root), "--seed", str(seed), *SYNTHETIC_SIZE]
+    synth += ["--overwrite"] if fresh else []
     training = ["--config", RECIPE, "--set", f"engine.seed={seed}", *data, *_devices()]
     training += ["--output-dir", str(place.output_dir), "--run", RUN, "--resume", "auto"]
     run = ["--run", str(place.run_dir), *data]

@@ -10,7 +10,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 
 from configs import run_directory
-from configs.errors import BevnextError, ExitCode
+from configs.errors import BevnextError, ExitCode, UsageError
 from configs.plan import Plan
 from configs.schema import Recipe
 from detectors.zoo import build_detector, load_backbone
@@ -39,11 +39,12 @@ def run_process(options: StartOptions) -> ExitCode:
     rank, _, _ = rank_of_environment()
     run_dir = options.run_dir
     try:
+        if run_dir is not None:
+            _open_run_dir(run_dir, rank)
         recipe = choose_recipe(options)
-        run_dir = run_dir or Path("outputs") / recipe.name
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if rank == 0:
-            clear_outcome(run_dir)
+        if run_dir is None:
+            run_dir = Path("outputs") / recipe.name
+            _open_run_dir(run_dir, rank)
         code = _train(options, run_dir, recipe)
         if rank == 0:
             record_outcome(run_dir, code, rank)
@@ -56,6 +57,17 @@ def run_process(options: StartOptions) -> ExitCode:
             traceback.print_exc()
         return ExitCode.CRASHED
     return code
+
+
+def _open_run_dir(run_dir: Path, rank: int) -> None:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if rank == 0:
+            clear_outcome(run_dir)
+    except OSError as error:
+        raise UsageError(
+            f"--run-dir {run_dir}: {error.strerror}", fix="name a directory that can be written"
+        ) from error
 
 
 def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:

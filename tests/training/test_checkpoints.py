@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from small_disk import largest_file
 from toy import ALONE, ToyDetector, step_batches, toy_plan, toy_recipe, toy_trainer
 
 from configs.errors import BevnextError, DataError, UsageError
@@ -90,17 +89,6 @@ def test_an_unfinished_checkpoint_is_never_seen_and_cleared(folder: CheckpointFo
     assert folder.newest_valid() == (first, [])
     write(folder, 2)
     assert names(folder) == ["latest", "step_00000001", "step_00000002"]
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Writing beyond `size` bytes fails, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_one_clear_error_and_earlier_checkpoints_stay(folder: CheckpointFolder) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_disk import largest_file
 
 from evaluation.checkpoint_files import read_manifest
 from evaluation.nuscenes_metrics import MetricsSummary
@@ -175,6 +176,28 @@ def test_what_is_wrong_is_one_clear_error(
     assert "Traceback" not in said
     if (tmp_path / "run").is_dir():
         assert outcome(tmp_path / "run")["exit_code"] == code
+
+
+def test_a_run_directory_that_cannot_be(driving_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert start(driving_set, tmp_path / "file") == 2
+    assert f"error: --run-dir {tmp_path / 'file'}: File exists" in capfd.readouterr().err
+
+
+def test_a_full_disk_ends_the_run_and_leaves_what_was_there(
+    straight: Path, driving_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(straight / "checkpoints" / "step_00000001", tmp_path / "checkpoints" / "step_00000001")
+    with largest_file(100_000):
+        assert start(driving_set, tmp_path) == 1
+    said = capfd.readouterr().err
+    assert "cannot write checkpoint" in said
+    assert "Traceback" not in said
+    assert outcome(tmp_path)["exit_code"] == 1
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["latest", "step_00000001"]
+    read_manifest(tmp_path / "checkpoints" / "step_00000001")
+    assert start(driving_set, tmp_path) == 0
+    assert_same_weights(tmp_path / "checkpoints" / "latest", straight / "checkpoints" / "step_00000004")
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_and_stays(straight: Path, driving_set: Path, tmp_path: Path) -> None:

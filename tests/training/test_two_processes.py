@@ -70,7 +70,8 @@ def test_a_fault_in_one_process_ends_all_with_one_message(driving_set: Path, tmp
     ended = torchrun(driving_set, tmp_path, "--set", "engine.sed=1")
     said, _ = ended.communicate(timeout=PATIENCE)
     assert ended.returncode == 1  # torchrun's word for any failure
-    assert said.count("did you mean 'seed'") == 1 or not (tmp_path / "outcome.json").is_file()
+    assert outcome(tmp_path) == 2
+    assert said.count("did you mean 'seed'") == 1
     missing = torchrun(driving_set / "nowhere", tmp_path)
     said, _ = missing.communicate(timeout=PATIENCE)
     assert outcome(tmp_path) == 3

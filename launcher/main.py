@@ -30,7 +30,11 @@ COMMANDS: Final = {
 }
 INTERRUPTED: Final = 130
 """The shell's code for a command that Ctrl-C ended."""
-NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+FIX_OF: Final = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, or write to another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "write to another place, or correct its rights"),
+}
+"""What the user can do about an error of the file system; any other is ours."""
 
 
 @click.group(
@@ -80,9 +84,9 @@ def explain(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         # the reader (`| head`) has gone; without this the interpreter complains again when it flushes at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    elif isinstance(error, OSError) and error.errno in NO_ROOM:
+    elif isinstance(error, OSError) and error.errno in FIX_OF:
         place = f"{error.filename}: " if error.filename else ""
-        show_error(f"{place}{error.strerror}\n  fix: make room, or write to another place")
+        show_error(f"{place}{error.strerror}\n  fix: {FIX_OF[error.errno]}")
     else:
         traceback.print_exception(error)
     return int(ExitCode.CRASHED)

@@ -163,8 +163,8 @@ def refused(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
         ("--device cpu --num-gpus 1", 2, "exclude each other"),
         ("--num-gpus 1 --num-processes 1", 2, "exclude each other"),
         ("--device cuda --num-processes 1", 2, "exclude each other"),
-        ("--gradient-accumulation 3", 2, "cannot be split"),
-        ("--num-processes 3", 2, "fix: 2 device(s)"),
+        ("--gradient-accumulation 3 --set optimizer.reference_batch=8", 2, "cannot be split"),
+        ("--num-processes 3 --set optimizer.reference_batch=8", 2, "fix: 2 device(s)"),
         ("--precision bf16 --no-mixed-precision", 2, "leave one out"),
         ("--data-root nowhere", 3, "no such folder"),
         ("--version v1.0-mini", 2, "--data-root"),
@@ -232,6 +232,7 @@ def test_a_taken_port(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (DataError("it is cut", fix="get it again"), 3, "error: it is cut\n  fix: get it again"),
         (OSError(errno.ENOSPC, "No space left on device", "/out/x"), 1, "error: /out/x: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/out"), 1, "error: /out: Permission denied\n  fix: write"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ValueError("surprise"), 1, "Traceback"),
         (FileNotFoundError(errno.ENOENT, "gone", "f"), 1, "Traceback"),

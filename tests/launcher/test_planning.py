@@ -118,14 +118,15 @@ def test_precision(request_: dict[str, Any], capability: tuple[int, int], precis
 
 
 def test_accumulation_keeps_the_recipes_batch(root: Path) -> None:
-    run = planned(data_root=root, num_processes=1, batch_size=2)
+    run = planned(data_root=root, num_processes=1, batch_size=2, overrides=("optimizer.reference_batch=8",))
     assert (run.plan.accumulation, run.plan.effective_batch) == (4, 8)
 
 
 def test_a_changed_batch_warns_until_a_rule_is_named(root: Path) -> None:
     changed = {"data_root": root, "num_processes": 2, "batch_size": 2, "gradient_accumulation": 1}
-    assert planned(**changed).plan.warnings
-    assert planned(**changed, lr_scaling="linear").plan.learning_rate == pytest.approx(0.5 * 1e-3)
+    recipe = {"overrides": ("optimizer.reference_batch=8", "optimizer.learning_rate=0.001")}
+    assert planned(**changed, **recipe).plan.warnings
+    assert planned(**changed, **recipe, lr_scaling="linear").plan.learning_rate == pytest.approx(0.0005)
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ def test_auto_starts_where_there_is_nothing(root: Path) -> None:
     assert planned(data_root=root, resume="auto").plan.recipe == "bevnext-tiny"
 
 
-@pytest.mark.parametrize("change", ["model.head.channels=16", "optimizer.learning_rate=1", "data.image_size=[64, 128]"])
+@pytest.mark.parametrize("change", ["model.head.channels=17", "optimizer.learning_rate=1", "data.image_size=[64, 32]"])
 def test_a_run_keeps_its_recipe(change: str, root: Path) -> None:
     begun(root, checkpoint=True)
     with pytest.raises(UsageError, match=change.partition("=")[0]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +117,8 @@ def test_one_machine_takes_a_free_port_or_the_named_one(root: Path) -> None:
 
 @pytest.mark.parametrize(("rank", "backend"), [(None, "c10d"), (1, "static")])
 def test_several_machines(rank: int | None, backend: str, root: Path) -> None:
-    run = planned(root, num_processes=2, nnodes=2, node_rank=rank, rdzv_endpoint="host:29400")
+    machines: dict[str, Any] = {"num_processes": 2, "nnodes": 2, "node_rank": rank, "rdzv_endpoint": "host:29400"}
+    run = planned(root, overrides=("optimizer.reference_batch=8",), **machines)
     assert run.plan.devices == 4
     assert run.plan.effective_batch == 4 * run.plan.device_batch * run.plan.accumulation
     config, _ = torchrun_reads(run.command)
@@ -127,5 +127,6 @@ def test_several_machines(rank: int | None, backend: str, root: Path) -> None:
 
 
 def test_a_plan_for_more_nodes_is_not_made_of_one_nodes_cores(root: Path) -> None:
-    one, two = planned(root, num_processes=1), planned(root, num_processes=1, nnodes=2, rdzv_endpoint="h:1")
-    assert replace(one, plan=two.plan).plan.threads == one.plan.threads
+    batch = {"overrides": ("optimizer.reference_batch=8",), "num_processes": 1}
+    one, two = planned(root, **batch), planned(root, **batch, nnodes=2, rdzv_endpoint="h:1")
+    assert (two.plan.threads, two.plan.workers) == (one.plan.threads, one.plan.workers)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from configs import run_directory
 from configs.errors import UsageError
 from configs.plan import Plan
-from configs.schema import Recipe
+from configs.schema import Recipe, Section
 from evaluation.checkpoint_files import MANIFEST, find_checkpoint, read_manifest
 
 from .checkpoints import CheckpointFolder, RunManifest
@@ -74,9 +76,10 @@ def step_to_go_on_from(place: Path, recipe: Recipe, plan: Plan) -> int:
     """
     manifest = RunManifest.model_validate_json((place / MANIFEST).read_bytes())
     ours = recipe.model.model_dump(mode="json")
-    if manifest.model != ours:
+    theirs = _completed(manifest.model, type(recipe.model))
+    if theirs != ours:
         raise UsageError(
-            f"{place} is a checkpoint of another recipe ({manifest.recipe}): {_difference(manifest.model, ours)}",
+            f"{place} is a checkpoint of another recipe ({manifest.recipe}): {_difference(theirs, ours)}",
             fix="use the recipe it was trained with, or another --run-dir",
         )
     if (manifest.effective_batch, manifest.steps_per_epoch) == (plan.effective_batch, plan.steps_per_epoch):
@@ -89,6 +92,14 @@ def step_to_go_on_from(place: Path, recipe: Recipe, plan: Plan) -> int:
             fix=f"use --effective-batch {manifest.effective_batch} on the same data, or a checkpoint at an epoch's end",
         )
     return epochs * plan.steps_per_epoch
+
+
+def _completed(model: dict[str, Any], schema: type[Section]) -> dict[str, Any]:
+    """A saved model section with the defaults of what the schema has gained since, if it still fits the schema."""
+    try:
+        return schema.model_validate(model).model_dump(mode="json")
+    except ValidationError:
+        return model
 
 
 def _difference(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "model") -> str:

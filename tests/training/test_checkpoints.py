@@ -164,6 +164,16 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_the_difference(folder: C
     assert "model.bev.channels is 16 there and 32 here" in caught.value.message
 
 
+def test_a_checkpoint_from_before_a_value_was_in_the_schema_means_its_default(folder: CheckpointFolder) -> None:
+    model = RECIPE.model.model_dump(mode="json")
+    model["crf"].pop("trainable")
+    plan = toy_plan(RECIPE, ALONE, 4)
+    assert step_to_go_on_from(folder.write(manifest_of(3, plan, model=model), []), RECIPE, plan) == 3
+    model["crf"]["of_another_program"] = 1
+    with pytest.raises(UsageError, match=r"crf\.of_another_program is 1 there and None here"):
+        step_to_go_on_from(folder.write(manifest_of(4, plan, model=model), []), RECIPE, plan)
+
+
 def test_another_effective_batch_goes_on_at_the_end_of_an_epoch_only(folder: CheckpointFolder) -> None:
     larger = toy_recipe("optimizer.reference_batch=16")
     plan = toy_plan(larger, ALONE, batch_size=4)

@@ -107,6 +107,14 @@ def test_a_run_leaves_everything_in_its_directory(straight: Path) -> None:
     assert [event["step"] for event in events if event["event"] == "evaluate"] == [4]
 
 
+def test_evaluation_every_epoch_each_on_a_checkpoint_of_its_own(driving_set: Path, tmp_path: Path) -> None:
+    assert start(driving_set, tmp_path, "--set", "engine.evaluate_every=1", "--set", "engine.checkpoint_every=3") == 0
+    events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    told = [(event["event"], event["step"]) for event in events if event["event"] != "train"]
+    assert told == [("checkpoint", 2), ("evaluate", 2), ("checkpoint", 3), ("checkpoint", 4), ("evaluate", 4)]
+    assert (tmp_path / "checkpoints" / "best").readlink() == Path("step_00000002")  # not better since
+
+
 @pytest.mark.parametrize("done", [1, 2])  # within an epoch, at its end
 def test_a_run_goes_on_bit_by_bit(done: int, straight: Path, driving_set: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "resumed"

@@ -106,7 +106,7 @@ class BevGridConfig(Section):
     channels: PositiveInt = 80
     pooling: Literal["sum", "mean"] = "sum"
     """What a cell makes of the points that fall into it. As published the sum, which near cells get hundreds of times
-    more of than far ones; the mean learns several times faster in short training."""
+    more of than far ones; the mean evens that out, for short training from scratch."""
 
 
 class BevEncoderConfig(Section):

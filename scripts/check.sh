@@ -16,4 +16,4 @@ if [ $# -eq 0 ]; then
 fi
 # One thread each: the tests run side by side, and more threads only wait for each other.
 export OMP_NUM_THREADS=1
-step pytest -n "${BEVNEXT_SAM2_TEST_PROCESSES:-auto}" -m "${BEVNEXT_SAM2_TEST_MARKERS:-not gpu and not container}" "$@"
+step pytest -n "${BEVNEXT_SAM2_TEST_PROCESSES:-auto}" -m "${BEVNEXT_SAM2_TEST_MARKERS:-not slow and not gpu and not container}" "$@"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +17,24 @@ from scenes.synthetic.world import Weather
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
+SOFT = 3
+"""Pixels per computed pixel of sky, along both axes: the panorama is not finer."""
 LATTICE = 8
-"""Half-size pixels between the directions that are computed for the sky."""
-BANDS = ((0.0, 1, 0), (12.0, 2, 0), (30.0, 4, 2))
+"""Computed pixels between the directions that are calculated."""
+BANDS = ((0.0, 0.5, 0), (12.0, 2.0, 0), (30.0, 4.0, 1))
 """Bands of ground: from how far ahead of the camera (metres), rows computed per pixel row, level of the pyramid.
 
-Rows are computed several times over where the ground is foreshortened, then averaged: no shimmer, no blur across.
+More rows where the ground is foreshortened, averaged afterwards: no shimmer, no blur across. Along a row every second
+pixel is computed, as a cell of the ground is wider than that wherever it is seen.
 """
+ACROSS = 0.5
+"""Pixels computed per pixel along a row."""
+HAZE_STEP = 2
+"""Pixel rows that share one weight of the haze."""
 DETAIL_METRES = 0.008
 """Texel of the fine asphalt grain, drawn on the nearest band."""
-GRAIN_WITHIN = 9.0
-"""Metres ahead of the camera."""
+GRAIN_WITHIN, GRAIN_REACH, GRAIN_PERIOD = 7.0, 10.0, 4.096
+"""Metres: how far ahead of the camera, how far in any direction, and how often it repeats."""
 
 
 def draw_sky(canvas: Bytes, view: View, panorama: Bytes) -> None:
@@ -34,9 +43,9 @@ def draw_sky(canvas: Bytes, view: View, panorama: Bytes) -> None:
     bottom = min(height, horizon_rows(view)[1] + 2)
     if bottom <= 0:
         return
-    # directions on a coarse lattice, enlarged: they bend slowly, and arctangents are dear; sky at half size: it is soft
-    rows, columns = (bottom + 1) // 2, (width + 1) // 2
-    v, u = np.mgrid[0 : rows + LATTICE : LATTICE, 0 : columns + LATTICE : LATTICE] * 2.0 + 0.5
+    # directions on a coarse lattice, enlarged: they bend slowly, and arctangents are dear
+    rows, columns = -(-bottom // SOFT), -(-width // SOFT)
+    v, u = np.mgrid[0 : rows + LATTICE : LATTICE, 0 : columns + LATTICE : LATTICE] * float(SOFT) + (SOFT - 1) / 2
     x, y, z = view.rays @ np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
     middle = np.arctan2(*(view.rays @ np.array([width / 2, bottom / 2, 1.0]))[1::-1])
     turn = (np.arctan2(y, x) - middle + np.pi) % (2 * np.pi) - np.pi
@@ -45,7 +54,7 @@ def draw_sky(canvas: Bytes, view: View, panorama: Bytes) -> None:
     row = (PANORAMA_HIGHEST - elevation) * (panorama.shape[0] / (PANORAMA_HIGHEST - PANORAMA_LOWEST))
     maps = [_enlarged(field.reshape(u.shape), (rows, columns)) for field in (column, row)]
     sky = cv2.remap(panorama, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    sky = cv2.resize(sky, (2 * columns, 2 * rows), interpolation=cv2.INTER_LINEAR)
+    sky = cv2.resize(sky, (SOFT * columns, SOFT * rows), interpolation=cv2.INTER_LINEAR)
     cv2.mixChannels([sky[:bottom, :width]], [canvas[:bottom]], [0, 0, 1, 1, 2, 2])
 
 
@@ -82,12 +91,12 @@ def draw_ground(canvas: Bytes, view: View, ground: GroundMap, weather: Weather, 
         return
     picture = np.empty((height - top, width, 3), dtype=np.uint8)
     row = top
-    for near, fold, level in BANDS[::-1]:
+    for near, down, level in BANDS[::-1]:
         end = height
         if near > 0:
             end = int(np.clip(_row_at(view, near), row, height))
         if end > row:
-            picture[row - top : end - top] = _band(view, ground, row, end, fold, level)
+            picture[row - top : end - top] = _band(view, ground, row, end, down, level)
             row = end
     _grain(picture, view, top)
     _cast(picture, shade, top, weather)
@@ -101,28 +110,27 @@ def draw_ground(canvas: Bytes, view: View, ground: GroundMap, weather: Weather, 
         strip[below] = picture[:mixed][below]
 
 
-def _ground_from_rows(view: View, first_row: float, fold: int) -> Floats:
-    """3x3: (column, row of a folded band, 1) -> (x, y, 1) on the ground, up to scale."""
-    unfold = np.array([[1.0, 0.0, 0.0], [0.0, 1 / fold, first_row + (0.5 / fold - 0.5)], [0.0, 0.0, 1.0]])
+def _ground_from_rows(view: View, first_row: float, across: float, down: float) -> Floats:
+    """3x3: (column, row of a band with `across` x `down` cells a pixel, 1) -> (x, y, 1) on the ground, up to scale."""
+    unfold = np.array([[1 / across, 0.0, 0.5 / across - 0.5], [0.0, 1 / down, first_row + 0.5 / down - 0.5], [0, 0, 1]])
     rays = view.rays @ unfold
     cx, cy, cz = view.centre
     return np.stack([cx * rays[2] - cz * rays[0], cy * rays[2] - cz * rays[1], rays[2]])
 
 
-def _band(view: View, ground: GroundMap, first: int, end: int, fold: int, level: int) -> Bytes:
+def _band(view: View, ground: GroundMap, first: int, end: int, down: float, level: int) -> Bytes:
+    """Rows `first` to `end` of the picture of the ground."""
     width = view.image_size[1]
-    shrink = np.array(
-        [[0.5**level, 0.0, 0.5 ** (level + 1) - 0.5], [0.0, 0.5**level, 0.5 ** (level + 1) - 0.5], [0, 0, 1]]
-    )
-    warp = shrink @ ground.map_from_global() @ _ground_from_rows(view, first, fold)
-    rows = (end - first) * fold
+    half = 0.5**level
+    shrink = np.array([[half, 0.0, half / 2 - 0.5], [0.0, half, half / 2 - 0.5], [0.0, 0.0, 1.0]])
+    warp = shrink @ ground.map_from_global() @ _ground_from_rows(view, first, ACROSS, down)
     band = cv2.warpPerspective(
-        ground.pictures[level], warp, (width, rows),
+        ground.pictures[level], warp, (int(np.ceil(width * ACROSS)), int(np.ceil((end - first) * down))),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
-    if fold > 1:
-        band = cv2.resize(band, (width, end - first), interpolation=cv2.INTER_AREA)
-    return np.asarray(band, np.uint8)
+    if down > 1:
+        band = cv2.resize(band, (band.shape[1], end - first), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(band, (width, end - first), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _grain(picture: Bytes, view: View, top: int) -> None:
@@ -131,17 +139,23 @@ def _grain(picture: Bytes, view: View, top: int) -> None:
     first = int(np.clip(_row_at(view, GRAIN_WITHIN), top, height))
     if first >= height:
         return
-    tile = noise_bytes(9, 0.5, 13.0, 512)
-    period = DETAIL_METRES * tile.shape[0]
-    near_x, near_y = np.floor(view.centre[:2] / period) * period  # warps hold texels in 16 bits: start the tiling here
+    near_x, near_y = np.floor((view.centre[:2] - GRAIN_REACH) / GRAIN_PERIOD) * GRAIN_PERIOD
     texels = np.array([[1.0, 0.0, -near_x], [0.0, 1.0, -near_y], [0.0, 0.0, DETAIL_METRES]]) / DETAIL_METRES
-    warp = texels @ _ground_from_rows(view, first, 1)
+    warp = texels @ _ground_from_rows(view, first, 1.0, 1.0)
     grain = cv2.warpPerspective(
-        tile, warp, (width, height - first),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP,
+        _grain_tiles(), warp, (width, height - first),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
     near = picture[first - top :]
     cv2.multiply(near, cv2.merge([grain, grain, grain]), near, 1 / 128)
+
+
+@lru_cache(maxsize=1)
+def _grain_tiles() -> Bytes:
+    """Grain tiled far enough to reach `GRAIN_REACH` to all sides of any place in its first tile."""
+    tile = noise_bytes(9, 0.5, 13.0, round(GRAIN_PERIOD / DETAIL_METRES))
+    count = int(np.ceil(2 * GRAIN_REACH / GRAIN_PERIOD)) + 1
+    return np.tile(tile, (count, count))
 
 
 def _cast(picture: Bytes, shade: Shade, top: int, weather: Weather) -> None:
@@ -171,7 +185,8 @@ def _haze(picture: Bytes, view: View, top: int, weather: Weather) -> None:
     drop = -(view.rays[2] @ np.stack([np.full(len(rows), width / 2), rows, np.ones(len(rows))]))
     distance = view.centre[2] / np.maximum(drop, 1e-4)
     share = 1 - np.exp(-np.minimum(distance, 2000.0) / weather.haze)
-    last = int((share > 0.03).sum())
-    weight = share[:last, None, None].astype(np.float32)
-    far = picture[:last].astype(np.float32)
-    picture[:last] = (far + (weather.horizon.astype(np.float32) - far) * weight).astype(np.uint8)
+    haze = np.empty_like(picture[:HAZE_STEP])
+    haze[:] = np.clip(weather.horizon, 0, 255)
+    for row in range(0, int((share > 0.03).sum()), HAZE_STEP):
+        rows_here, weight = picture[row : row + HAZE_STEP], float(share[row : row + HAZE_STEP].mean())
+        cv2.addWeighted(rows_here, 1 - weight, haze[: len(rows_here)], weight, 0.0, rows_here)

@@ -13,70 +13,69 @@ from numpy.typing import NDArray
 from scenes.synthetic.paint_order import box_order
 from scenes.synthetic.shadows import block_corners
 from scenes.synthetic.solids import Model
-from scenes.synthetic.textures import FACADE_METRES, FACADE_SIZE, facade, foliage, tree_crown
+from scenes.synthetic.textures import Texture, facade, foliage, tree_crown
 from scenes.synthetic.view import NEAR, SHIFT, View
 from scenes.synthetic.world import Block, Crown, Weather
 
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
-FINEST = 0.8
+FINEST = 1.2
 """Paint smaller than this many pixels is left out."""
-HEDGE_METRES = 2.56
-FAR_OUT = 2.0**24
+FAR_OUT = 2.0**20
+"""Rasteriser units (1/16 pixel) from the image's corner beyond which polygons are cut."""
 
 
 def draw_model(
-    canvas: Bytes, view: View, model: Model, pose: Floats, light: float, weather: Weather, number: int
+    canvas: Bytes, view: View, model: Model, pose: Floats, colours: Floats, weather: Weather, number: int
 ) -> None:
-    """Draw a model standing at `pose` (x, y, yaw); `light` 0 to 1 is how much of the sun reaches it."""
-    c, s = np.cos(pose[2]), np.sin(pose[2])
-    rotation = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    """Draw a model standing at `pose` (x, y, yaw) in the given lit `colours` `[F, 3]`."""
+    rotation = _standing(pose[2])
     place = np.array([pose[0], pose[1], 0.0])
     linear = view.image_from_global[:, :3] @ rotation
     offset = view.image_from_global[:, :3] @ place + view.image_from_global[:, 3]
     homogeneous = model.points @ linear.T + offset
+    depth = homogeneous[:, 2]
     camera = rotation.T @ (view.centre - place)
-    distance = max(float(np.linalg.norm(view.centre - place)), 1.0)
+    distance = max(float(np.sqrt(camera @ camera)), 1.0)
 
-    first = model.starts[:-1]
-    towards = (model.normals * (camera - model.points[first])).sum(axis=1)
-    visible = (towards > 0) | model.two_sided
-    visible &= model.extent * view.focal / distance > FINEST
-    colours = _shaded(model, rotation, light, weather, distance)
-    order = box_order(model.bounds[:, 0], model.bounds[:, 1], camera)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
+    visible = (model.normals @ camera > model.offsets) | model.two_sided
+    visible &= model.extent > FINEST * distance / view.focal
+    rank = np.argsort(box_order(model.bounds[:, 0], model.bounds[:, 1], camera))
     shown = np.flatnonzero(visible)
     shown = shown[np.argsort(rank[model.solid_of[shown]], kind="stable")]
-    bounds = np.stack([first[shown], model.starts[shown + 1]], axis=1).tolist()
-    paints = [(*rgb, number) for rgb in colours[shown].tolist()]
-    easy, outside = _reach(homogeneous, model.starts, view)
-    pixels = np.rint(homogeneous[:, :2] / np.maximum(homogeneous[:, 2:], NEAR) * (1 << SHIFT))
-    pixels = np.clip(pixels, -FAR_OUT, FAR_OUT).astype(np.int32)
-    for face, (start, end), paint in zip(shown.tolist(), bounds, paints, strict=True):
-        if easy[face]:
-            cv2.fillConvexPoly(canvas, pixels[start:end], paint, cv2.LINE_8, SHIFT)
-        elif not outside[face]:
-            corners = view.clipped(homogeneous[start:end])
-            if len(corners):
-                cv2.fillConvexPoly(canvas, np.rint(corners * (1 << SHIFT)).astype(np.int32), paint, cv2.LINE_8, SHIFT)
+    paints = np.clip(hazed(colours[shown], distance, weather), 0, 255).tolist()
+    pixels = homogeneous[:, :2] * (float(1 << SHIFT) / np.maximum(depth, NEAR))[:, None]
+    tame = (depth > NEAR) & (np.abs(pixels).max(axis=1) < FAR_OUT)
+    corners = np.rint(np.clip(pixels, -FAR_OUT, FAR_OUT)).astype(np.int32)
+    starts, ends = model.starts[shown].tolist(), model.starts[shown + 1].tolist()
+    if tame.all():
+        for start, end, (r, g, b) in zip(starts, ends, paints, strict=True):
+            cv2.fillConvexPoly(canvas, corners[start:end], (r, g, b, number), cv2.LINE_8, SHIFT)
+        return
+    for start, end, (r, g, b) in zip(starts, ends, paints, strict=True):
+        outline = corners[start:end] if tame[start:end].all() else _cut_to_sight(homogeneous[start:end], view)
+        if len(outline):
+            cv2.fillConvexPoly(canvas, outline, (r, g, b, number), cv2.LINE_8, SHIFT)
 
 
-def _reach(homogeneous: Floats, starts: NDArray[np.int64], view: View) -> tuple[list[bool], list[bool]]:
-    """Per polygon: whether all corners are in front of the camera and not far outside; whether all are behind it."""
-    depth = homogeneous[:, 2]
-    tame = (depth > NEAR) & (np.abs(homogeneous[:, :2]).max(axis=1) < 4 * max(view.image_size) * depth)
-    easy = np.logical_and.reduceat(tame, starts[:-1])
-    outside = np.logical_and.reduceat(depth <= NEAR, starts[:-1])
-    return easy.tolist(), outside.tolist()
-
-
-def _shaded(model: Model, rotation: Floats, light: float, weather: Weather, distance: float) -> Floats:
-    sunny = weather.lit(model.normals @ rotation.T, model.glow)
+def lit_colours(model: Model, yaw: float, light: float, weather: Weather) -> Floats:
+    """Colours `[F, 3]` of a model turned by `yaw`; `light`, 0 to 1, is how much of the sun reaches it."""
+    sunny = weather.lit(model.normals @ _standing(yaw).T, model.glow)
     shady = weather.sky_light * (0.78 + 0.22 * model.normals[:, 2:3])
-    colours = model.colours * (sunny * light + shady * (1 - light))
-    return np.clip(hazed(colours, distance, weather), 0, 255)
+    return np.asarray(model.colours * (sunny * light + shady * (1 - light)))
+
+
+def _standing(yaw: float) -> Floats:
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _cut_to_sight(homogeneous: Floats, view: View) -> NDArray[np.int32]:
+    """Corners, in rasteriser units, of the part of a polygon that is in front of the camera and near the image."""
+    if homogeneous[:, 2].max() <= NEAR:
+        return np.empty((0, 2), dtype=np.int32)
+    return np.asarray(np.rint(view.clipped(homogeneous) * (1 << SHIFT)), np.int32)
 
 
 def hazed(colours: Floats, distance: float, weather: Weather) -> Floats:
@@ -89,7 +88,6 @@ def draw_block(canvas: Bytes, view: View, block: Block, weather: Weather) -> Non
     """Draw a building or hedge: its visible walls textured, its roof plain."""
     corners = block_corners(block)
     texture = foliage(block.texture) if block.is_hedge else facade(block.texture)
-    texel = 256 / HEDGE_METRES if block.is_hedge else FACADE_SIZE[1] / FACADE_METRES[0]
     for i in range(4):
         j = (i + 1) % 4
         along = corners[j] - corners[i]
@@ -99,19 +97,19 @@ def draw_block(canvas: Bytes, view: View, block: Block, weather: Weather) -> Non
         if normal @ (view.centre - corners[i]) <= 0:
             continue
         wall = np.array([corners[i], corners[j], corners[j + 4], corners[i + 4]])
-        _draw_textured(canvas, view, wall, right, np.array([0.0, 0.0, 1.0]), texture, texel, weather, normal)
+        _draw_textured(canvas, view, wall, right, np.array([0.0, 0.0, 1.0]), texture, weather, normal)
     top = corners[4:]
     if view.centre[2] > top[0, 2]:
         up = np.array([0.0, 0.0, 1.0])
         right = (top[1] - top[0]) / np.linalg.norm(top[1] - top[0])
-        _draw_textured(canvas, view, top, right, np.cross(up, right), texture, texel, weather, up)
+        _draw_textured(canvas, view, top, right, np.cross(up, right), texture, weather, up)
 
 
 def _draw_textured(
-    canvas: Bytes, view: View, quad: Floats, right: Floats, up: Floats, texture: tuple[Bytes, ...], texel: float,
-    weather: Weather, normal: Floats,
+    canvas: Bytes, view: View, quad: Floats, right: Floats, up: Floats, texture: Texture, weather: Weather,
+    normal: Floats,
 ) -> None:  # fmt: skip
-    """Fill a rectangle (`quad[0]` its lower left corner) with a repeating texture of `texel` pixels a metre."""
+    """Fill a rectangle with a texture; `quad[0]` is its lower left corner, `right` and `up` are its directions."""
     homogeneous = quad @ view.image_from_global[:, :3].T + view.image_from_global[:, 3]
     outline = view.clipped(homogeneous)
     area = _pixel_box(outline, view.image_size)
@@ -123,15 +121,17 @@ def _draw_textured(
     metres_from_image = np.linalg.inv(image_from_metres)
     middle = np.array([*outline.mean(axis=0), 1.0])
     depth = 1 / max(float((metres_from_image @ middle)[2]), 1e-6)
-    level = int(np.clip(np.round(np.log2(max(texel * depth / view.focal, 1e-6) * 1.4)), 0, len(texture) - 1))
-    height = texture[0].shape[0]
-    flip = np.array([[texel, 0.0, 0.0], [0.0, -texel, height], [0.0, 0.0, 1.0]])
+    level = int(
+        np.clip(np.round(np.log2(max(texture.texel * depth / view.focal, 1e-6) * 1.4)), 0, len(texture.levels) - 1)
+    )
+    height = texture.levels[0].shape[0]
+    flip = np.array([[texture.texel, 0.0, 0.0], [0.0, -texture.texel, height - 1.0], [0.0, 0.0, 1.0]])
     shrink = np.diag([0.5**level, 0.5**level, 1.0])
     shift = np.array([[1.0, 0.0, x0], [0.0, 1.0, y0], [0.0, 0.0, 1.0]])
     warp = shrink @ flip @ metres_from_image @ shift
     patch = cv2.warpPerspective(
-        texture[level], warp, (x1 - x0, y1 - y0),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP,
+        texture.levels[level], warp, (x1 - x0, y1 - y0),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
     clear = float(np.exp(-depth / weather.haze))
     light = weather.lit(normal) * clear

@@ -9,8 +9,10 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import groupby
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -22,12 +24,13 @@ from configs.nuscenes import CAMERAS, LIDAR
 from scenes.synthetic.labels import LABELS
 from scenes.synthetic.options import STAMP, VERSION, SyntheticOptions, SyntheticSummary
 from scenes.synthetic.progress import BlockProgress
-from scenes.synthetic.render import Sighting, blocks, quiet_worker, render_block, scene_parts
+from scenes.synthetic.render import RenderedBlock, blocks, quiet_worker, render_block
 from scenes.synthetic.schedule import schedule
 from scenes.synthetic.tables import Tables
 
 PARTIAL = ".partial-"
-Rendered = dict[int, list[Sighting]]
+Piece = list[tuple[int, int]]
+Rendered = dict[int, list[RenderedBlock]]
 
 SWEEP_BYTES = 650_000
 """Typical size of a LiDAR file; images are taken at a third of a byte per pixel, masks included."""
@@ -46,8 +49,8 @@ def make(
         _make_folders(scratch)
         rendered = _render(scratch, options, workers or _cores(), progress)
         tables = Tables(options)
-        for scene in range(options.scenes):
-            tables.add_scene(scene_parts(options, scene), rendered[scene], scratch)
+        for done in rendered.values():
+            tables.add_scene(done[0].plan, [sighting for block in done for sighting in block.sightings], scratch)
         tables.write(scratch)
         (scratch / STAMP).write_text(json.dumps(options.stamp(), indent=1))
         _put_in_place(scratch, root)
@@ -136,20 +139,33 @@ def _put_in_place(scratch: Path, root: Path) -> None:
 
 
 def _render(root: Path, options: SyntheticOptions, workers: int, progress: bool) -> Rendered:
-    work = blocks(options)
+    """Render all blocks; the blocks of each scene in their order."""
     rendered: Rendered = {scene: [] for scene in range(options.scenes)}
+    pieces = _share_out(options, workers)
     with BlockProgress(options.scenes * options.samples_per_scene, progress) as display:
-        if workers == 1 or len(work) == 1:
-            quiet_worker()
-            for scene, first in work:
-                sightings = render_block(options, root, scene, first, lambda: False)
-                rendered[scene] += sightings
-                display.advance(len(sightings))
-            return rendered
-        for scene, sightings in _in_parallel(root, options, work, min(workers, len(work))):
-            rendered[scene] += sightings
-            display.advance(len(sightings))
+        results = _in_parallel(root, options, pieces, workers) if workers > 1 else _one_by_one(root, options, pieces)
+        for scene, done in results:
+            rendered[scene] += done
+            display.advance(sum(len(block.sightings) for block in done))
+    for done in rendered.values():
+        done.sort(key=lambda block: block.sightings[0].sample)
     return rendered
+
+
+def _share_out(options: SyntheticOptions, workers: int) -> list[Piece]:
+    """Pieces of work: whole scenes where there are enough, as a scene is laid out once per worker that touches it."""
+    work = blocks(options)
+    if options.scenes < 4 * workers:
+        return [[block] for block in work]
+    return [list(members) for _, members in groupby(work, key=lambda block: block[0])]
+
+
+def _one_by_one(
+    root: Path, options: SyntheticOptions, pieces: list[Piece]
+) -> Iterator[tuple[int, list[RenderedBlock]]]:
+    quiet_worker()
+    for piece in pieces:
+        yield _work(options, root, piece)
 
 
 _stop: Event | None = None
@@ -163,28 +179,52 @@ def _begin_worker(stop: Event) -> None:
     quiet_worker()
 
 
-def _work(options: SyntheticOptions, root: Path, scene: int, first: int) -> tuple[int, list[Sighting]]:
+def _work(options: SyntheticOptions, root: Path, piece: Piece) -> tuple[int, list[RenderedBlock]]:
+    """Render the blocks of one piece, all of one scene."""
     stop = _stop
-    return scene, render_block(options, root, scene, first, lambda: stop is not None and stop.is_set())
+    done = []
+    for scene, first in piece:
+        done.append(render_block(options, root, scene, first, lambda: stop is not None and stop.is_set()))
+    return piece[0][0], done
 
 
 def _in_parallel(
-    root: Path, options: SyntheticOptions, work: list[tuple[int, int]], workers: int
-) -> Iterator[tuple[int, list[Sighting]]]:
+    root: Path, options: SyntheticOptions, pieces: list[Piece], workers: int
+) -> Iterator[tuple[int, list[RenderedBlock]]]:
     context = get_context("spawn")
     stop = context.Event()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(stop,))
+    pool = ProcessPoolExecutor(
+        min(workers, len(pieces)), mp_context=context, initializer=_begin_worker, initargs=(stop,)
+    )
     try:
-        futures: list[Future[tuple[int, list[Sighting]]]] = [
-            pool.submit(_work, options, root, *piece) for piece in work
-        ]
+        with _one_thread_each():
+            futures = [pool.submit(_work, options, root, piece) for piece in pieces]
         for future in as_completed(futures):
             yield future.result()
+    except BrokenProcessPool as error:
+        fix = "the machine may have run out of memory: try fewer --workers"
+        raise BevnextError("a rendering process was killed", fix=fix) from error
     except BaseException:
         stop.set()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started here do linear algebra on one thread: the processes are the parallelism."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _summary(root: Path, options: SyntheticOptions, started: float, reused: bool) -> SyntheticSummary:

@@ -9,6 +9,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,9 +32,10 @@ def point_label_path(filename: str) -> str:
 
 def write_mask(path: Path, picture: Picture) -> None:
     """16-bit grey PNG `[H, W]` of object numbers, 0 where there is none."""
-    number_of_local = np.zeros(256, dtype=">u2")
+    number_of_local = np.zeros(256, dtype=np.uint16)
     number_of_local[1 : len(picture.actors) + 1] = np.array(picture.actors, dtype=np.int64) + 1
-    path.write_bytes(grey_png(number_of_local[picture.numbers]))
+    big_endian = np.asarray(cv2.LUT(picture.numbers, number_of_local.byteswap()), np.uint16).view(">u2")
+    path.write_bytes(grey_png(big_endian))
 
 
 def write_point_labels(path: Path, sweep: Sweep) -> None:
@@ -44,10 +46,10 @@ def write_point_labels(path: Path, sweep: Sweep) -> None:
 def grey_png(image: NDArray[np.generic]) -> bytes:
     """PNG of a grey image, uint8 or big-endian uint16 `[H, W]`, without row filters: flat areas pack best that way."""
     height, width = image.shape
-    rows = image.view(np.uint8).reshape(height, width * image.dtype.itemsize)
-    raw = np.concatenate([np.zeros((height, 1), dtype=np.uint8), rows], axis=1).tobytes()
+    raw = np.zeros((height, 1 + width * image.dtype.itemsize), dtype=np.uint8)
+    raw[:, 1:] = image.view(np.uint8)
     header = struct.pack(">IIBBBBB", width, height, 8 * image.dtype.itemsize, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(raw, 1)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(raw.tobytes(), 1)), (b"IEND", b""))
     body = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )

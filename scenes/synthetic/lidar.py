@@ -60,14 +60,15 @@ class Scanner:
         reach, owner = self._ground_ranges(origin, directions), np.full(len(directions), -1)
         self._meet(solids, origin, directions, global_from_lidar, reach, owner, rng)
         hit = np.flatnonzero(reach < FARTHEST)
-        reach, owner = reach[hit] + rng.normal(0, RANGE_NOISE, len(hit)), owner[hit]
+        noise = rng.standard_normal((2, len(hit)), dtype=np.float32)
+        reach, owner = reach[hit] + RANGE_NOISE * noise[0], owner[hit]
         xyz = self._beams[hit] * reach[:, None]
         on_ground = owner < 0
         semantics = np.where(on_ground, 0, solids.semantic[owner]).astype(np.uint8)
         ground_points = origin[:2] + directions[hit[on_ground], :2] * reach[on_ground, None]
         semantics[on_ground] = self.ground.semantics(ground_points)
         reflectance = np.where(on_ground, 14.0, solids.reflectance[owner])
-        intensity = np.clip(reflectance * rng.gamma(6, 1 / 6, len(hit)) * np.exp(-reach / 90), 0, 255).astype(int)
+        intensity = np.clip(reflectance * np.exp(0.4 * noise[1] - reach / 90), 0, 255).astype(int)
         points = np.column_stack([xyz, intensity, self._rings[hit]]).astype(np.float32)
         return Sweep(points, semantics, np.where(on_ground, -1, solids.actor[owner]).astype(np.int32))
 
@@ -85,34 +86,27 @@ class Scanner:
         enter, leave = _crossings(solids.planes, origin, solid, directions[beam].T)
         met = (enter > 0.3) & (enter <= leave)
         met &= ~solids.porous[solid] | (rng.random(len(solid)) < LEAVES)
-        solid, beam, enter = solid[met], beam[met], enter[met]
-        farthest_first = np.argsort(-enter, kind="stable")
-        solid, beam, enter = solid[farthest_first], beam[farthest_first], enter[farthest_first]
-        nearest, place = np.full(len(reach), np.inf), np.full(len(reach), -1)
-        nearest[beam] = enter  # the last write, the nearest, stays
-        place[beam] = solid
-        closer = nearest < reach
-        reach[closer] = nearest[closer]
-        owner[closer] = place[closer]
+        solid, beam, enter = solid[met], beam[met], enter[met].astype(np.float64)
+        ground = reach.copy()
+        np.minimum.at(reach, beam, enter)
+        first = (enter == reach[beam]) & (enter < ground[beam])
+        owner[beam[first]] = solid[first]
 
 
 def _crossings(planes: Floats, origin: Floats, solid: Ints, rays: Floats) -> tuple[Singles, Singles]:
     """Distances at which rays `[3, P]` from `origin` enter and leave the solids `[P]` that they are tried on."""
-    room = (planes[..., 3] - planes[..., :3] @ origin).astype(np.float32)
-    normals = planes[..., :3].astype(np.float32)
-    ray_x, ray_y, ray_z = rays.astype(np.float32)
+    room = (planes[..., 3] - planes[..., :3] @ origin).T.astype(np.float32)
+    normals = np.ascontiguousarray(planes[..., :3].transpose(1, 2, 0), dtype=np.float32)
     enter = np.full(len(solid), -np.inf, dtype=np.float32)
     leave = np.full(len(solid), np.inf, dtype=np.float32)
-    many = np.abs(planes[:, 6:, :3]).any(axis=(1, 2))[solid]
-    everything, rounded = np.arange(len(solid)), np.flatnonzero(many)
+    rounded = np.flatnonzero(np.abs(planes[:, 6:, :3]).any(axis=(1, 2))[solid])
+    x, y, z = rays.astype(np.float32)
     for k in range(planes.shape[1]):
-        some = everything if k < 6 else rounded
+        some = slice(None) if k < 6 else rounded
         which = solid[some]
-        slope = (
-            normals[which, k, 0] * ray_x[some] + normals[which, k, 1] * ray_y[some] + normals[which, k, 2] * ray_z[some]
-        )
+        slope = normals[k, 0][which] * x[some] + normals[k, 1][which] * y[some] + normals[k, 2][which] * z[some]
         slope[slope == 0] = 1e-12  # parallel: crosses far away, on the side that `room` says
-        crossing = room[which, k] / slope
+        crossing = room[k][which] / slope
         inwards = slope < 0
         enter[some] = np.maximum(enter[some], np.where(inwards, crossing, -np.inf))
         leave[some] = np.minimum(leave[some], np.where(inwards, np.inf, crossing))

@@ -11,7 +11,7 @@ from scenes.synthetic.catalogue import SEMANTICS
 from scenes.synthetic.motion import Fleet
 from scenes.synthetic.shadows import block_corners
 from scenes.synthetic.solids import MAX_PLANES, Model
-from scenes.synthetic.world import Block, Crown, World
+from scenes.synthetic.world import Block, Crown, World, posture_at
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,7 +47,8 @@ class Obstacles:
     """The solids of a world; scenery stays, actors are put where they are at the time asked for."""
 
     def __init__(self, world: World) -> None:
-        self._world = world
+        self._starts = np.array([actor.trajectory.s for actor in world.actors])
+        self._counts = np.array([len(actor.models) for actor in world.actors])
         self._fleet = Fleet([actor.trajectory for actor in world.actors])
         self._scenery = _joined([*_blocks(world.blocks), *_crowns(world.crowns), *_props(world)])
         semantics = [SEMANTICS[actor.category] for actor in world.actors]
@@ -65,7 +66,7 @@ class Obstacles:
     def at(self, t: float, centre: Floats) -> Solids:
         """All solids near `centre` at time `t`."""
         poses = self._fleet.poses(t)
-        posture = np.array([actor.posture(t) for actor in self._world.actors])
+        posture = posture_at(t, self._starts, self._counts)
         near = np.hypot(*(poses[:, :2] - centre[:2]).T) < ACTOR_RANGE
         parts = [self._scenery]
         for k, solids in enumerate(self._postures):

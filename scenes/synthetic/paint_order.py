@@ -59,22 +59,12 @@ def upright_order(
 def sort_back_to_front(harmless: Bools, distance: Floats) -> NDArray[np.int64]:
     """Order in which i comes before j unless i may hide j; `harmless[i, j]` says that i cannot hide j.
 
-    Where boxes interlock (each may hide the other) the farther one comes first, and so does the farthest of a cycle.
+    Whoever waits for another waits for all that the other waits for, so the number of those sorts them. Where boxes
+    interlock (each may hide the other) the farther one comes first, and so does the farthest of a cycle.
     """
     waits = ~harmless & (harmless.T | (distance[:, None] < distance[None, :]))  # i waits for j to be drawn
     np.fill_diagonal(waits, False)
-    blockers = waits.sum(axis=1)
-    ranks = np.where(blockers == 0, distance, -np.inf)
-    order = np.empty(len(distance), dtype=np.int64)
-    left = np.ones(len(distance), dtype=bool)
-    for k in range(len(distance)):
-        chosen = int(ranks.argmax())
-        if ranks[chosen] == -np.inf:
-            chosen = int(np.where(left, distance, -np.inf).argmax())
-        order[k] = chosen
-        left[chosen] = False
-        ranks[chosen] = -np.inf
-        blockers -= waits[:, chosen]
-        freed = waits[:, chosen] & (blockers == 0) & left
-        ranks[freed] = distance[freed]
-    return order
+    before = waits.astype(np.float32)
+    for _ in range(len(distance).bit_length()):  # all that must come before i, through others too
+        before = ((before + before @ before) > 0).astype(np.float32)
+    return np.asarray(np.lexsort((-distance, before.sum(axis=1))), np.int64)

@@ -45,7 +45,7 @@ class Picture:
 def take_picture(stage: Stage, view: View, t: float, rng: np.random.Generator) -> Picture:
     """Render what the camera sees at time `t` (seconds); `rng` makes the sensor noise."""
     height, width = view.image_size
-    canvas = np.zeros((height, width, 4), dtype=np.uint8)
+    canvas = stage.blank_canvas(height, width)
     poses = stage.poses(t)
     sunshine = stage.sunshine(poses)
     sight = stage.sight(view, poses)
@@ -62,12 +62,14 @@ def take_picture(stage: Stage, view: View, t: float, rng: np.random.Generator) -
             draw_crown(canvas, view, thing, weather)
         elif isinstance(thing, Actor):
             actors.append(index - stage.first_actor)
-            draw_model(canvas, view, thing.model(t), pose, light, weather, len(actors))
+            model = thing.model(t)
+            draw_model(canvas, view, model, pose, stage.colours(index, model, pose[2], light), weather, len(actors))
             drawn.append(int(np.count_nonzero(canvas[y0:y1, x0:x1, 3] == len(actors))))
         else:
-            draw_model(canvas, view, thing.model, pose, light, weather, 0)
+            colours = stage.colours(index, thing.model, pose[2], light)
+            draw_model(canvas, view, thing.model, pose, colours, weather, 0)
     numbers = np.asarray(cv2.extractChannel(canvas, 3), np.uint8)
-    seen = np.bincount(numbers.ravel(), minlength=len(actors) + 1)[1:]
+    seen = cv2.calcHist([numbers], [0], None, [256], [0, 256])[1 : len(actors) + 1, 0]
     image = develop(np.asarray(cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB), np.uint8), rng)
     return Picture(image, numbers, actors, np.array(drawn, dtype=np.int64), seen.astype(np.int64))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,14 +48,34 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class SceneParts:
-    """What of a scene does not depend on the block."""
+class ScenePlan:
+    """What the tables need of a scene."""
 
     schedule: SceneSchedule
     world: World
     rig: Rig
+
+
+@dataclass(frozen=True)
+class SceneParts(ScenePlan):
+    """All of a scene that does not depend on the block."""
+
     panorama: NDArray[np.uint8]
     shade: shadows.Shade
+
+    def without_shapes(self) -> ScenePlan:
+        """The plan alone, light enough to be handed from one process to another."""
+        actors = tuple(replace(actor, models=()) for actor in self.world.actors)
+        world = replace(self.world, actors=actors, blocks=(), crowns=(), props=())
+        return ScenePlan(self.schedule, world, self.rig)
+
+
+@dataclass(frozen=True)
+class RenderedBlock:
+    """What came of one block of samples; its files are written."""
+
+    plan: ScenePlan
+    sightings: list[Sighting]
 
 
 @lru_cache(maxsize=2)
@@ -82,7 +102,7 @@ def blocks(options: SyntheticOptions) -> list[tuple[int, int]]:
 
 def render_block(
     options: SyntheticOptions, root: Path, scene: int, first: int, stopped: Callable[[], bool]
-) -> list[Sighting]:
+) -> RenderedBlock:
     """Write all files of the samples `first` to `first + BLOCK - 1`; `stopped` is asked between samples."""
     parts = scene_parts(options, scene)
     plan, world = parts.schedule, parts.world
@@ -97,7 +117,7 @@ def render_block(
         if stopped():
             break
         sightings.append(_render_sample(options, root, parts, stage, scanner, sample))
-    return sightings
+    return RenderedBlock(parts.without_shapes(), sightings)
 
 
 def _render_sample(
@@ -117,7 +137,7 @@ def _render_sample(
             sweep = scanner.scan(t, ego, rng)
             _write_sweep(root, shot, sweep)
             if shot.is_key:
-                points = points_in_boxes(world, t, sweep, ego @ parts.rig.ego_from_lidar)
+                points = points_in_boxes(world, stage.actor_poses(t), sweep, ego @ parts.rig.ego_from_lidar)
             continue
         camera = mounts[shot.channel]
         view = look(camera.intrinsic, ego @ camera.ego_from_cam, camera.image_size)
@@ -137,14 +157,13 @@ def _write_sweep(root: Path, shot: Shot, sweep: Sweep) -> None:
         write_point_labels(root / point_label_path(shot.filename), sweep)
 
 
-def points_in_boxes(world: World, t: float, sweep: Sweep, global_from_lidar: Floats) -> NDArray[np.int64]:
-    """Number of LiDAR points inside the box of each actor (borders included, as the devkit counts)."""
+def points_in_boxes(world: World, poses: Floats, sweep: Sweep, global_from_lidar: Floats) -> NDArray[np.int64]:
+    """Number of LiDAR points inside the box of each actor at `poses` (borders included, as the devkit counts)."""
     xyz = np.einsum("nk,jk->nj", sweep.points[:, :3].astype(np.float64), global_from_lidar[:3, :3])
     xyz += global_from_lidar[:3, 3]
     xyz = xyz[np.argsort(xyz[:, 0], kind="stable")]
     counts = np.zeros(len(world.actors), dtype=np.int64)
-    for index, actor in enumerate(world.actors):
-        x, y, yaw = actor.trajectory.pose(t)
+    for index, (actor, (x, y, yaw)) in enumerate(zip(world.actors, poses.tolist(), strict=True)):
         length, width, height = actor.size_lwh
         reach = float(np.hypot(length, width)) / 2
         start, end = np.searchsorted(xyz[:, 0], [x - reach, x + reach])

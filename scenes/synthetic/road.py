@@ -123,6 +123,6 @@ def lay_road(rng: np.random.Generator, length: float) -> Road:
         xy=xy,
         heading=heading,
         section=section,
-        crossing=float(rng.uniform(0.25, 1.0) * length + rng.uniform(10, 30)),
+        crossing=float(rng.uniform(-40, length + 60)),
         crossing_half_width=float(rng.uniform(4.0, 6.0)),
     )

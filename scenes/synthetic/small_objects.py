@@ -15,18 +15,17 @@ TROUSERS: tuple[Rgb, ...] = ((34, 38, 52), (52, 62, 88), (92, 84, 72), (26, 26, 
 SKIN: tuple[Rgb, ...] = ((224, 178, 148), (198, 150, 116), (150, 104, 76), (104, 70, 50))
 HAIR: tuple[Rgb, ...] = ((28, 22, 18), (70, 46, 28), (140, 110, 70), (120, 120, 120))
 HIGH_VIS: Rgb = (238, 132, 30)
-STRIDES = 4
-"""Leg positions of a walking person."""
 
 
 def pedestrian(
     rng: np.random.Generator, length: float, width: float, height: float, worker: bool = False
 ) -> tuple[Model, ...]:
-    """A person: `STRIDES` models of one walk, the first with legs together. Workers wear high-visibility vests."""
+    """A person: the four postures of a walk, the first with legs together. Workers wear high-visibility vests."""
     shirt = HIGH_VIS if worker else pick(rng, CLOTHES)
     looks = (shirt, pick(rng, TROUSERS), pick(rng, SKIN), pick(rng, HAIR))
     bag = None if worker or rng.random() < 0.5 else pick(rng, CLOTHES)
-    return tuple(_walker(looks, bag, worker, swing, length, width, height) for swing in (0.0, 0.8, 0.0, -0.8))
+    together, left, right = (_walker(looks, bag, worker, swing, length, width, height) for swing in (0.0, 0.8, -0.8))
+    return together, left, together, right
 
 
 def _walker(

@@ -29,6 +29,8 @@ class Model:
     """`[F + 1]` first corner of each polygon in `points`."""
     normals: Floats
     """`[F, 3]` outward unit normals."""
+    offsets: Floats
+    """`[F]` of the polygons' planes: `normal . x = offset`."""
     colours: Floats
     """`[F, 3]` RGB reflectance, 0 to 255."""
     glow: Floats
@@ -47,7 +49,8 @@ class Model:
         """The same model, `shift` `[3]` metres further in its own frame."""
         planes = self.planes.copy()
         planes[..., 3] += planes[..., :3] @ shift
-        return replace(self, points=self.points + shift, planes=planes, bounds=self.bounds + shift)
+        offsets = self.offsets + self.normals @ shift
+        return replace(self, points=self.points + shift, offsets=offsets, planes=planes, bounds=self.bounds + shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +61,25 @@ class Side:
     solid: int
     quad: Floats
 
-    def at(self, u: float, v: float) -> Floats:
-        """Point at `u` to the right and `v` up, both 0 to 1, as seen from outside."""
-        a, b, c, d = self.quad
-        point: Floats = (a * (1 - u) + b * u) * (1 - v) + (d * (1 - u) + c * u) * v
-        return point
-
     def panel(self, u0: float, u1: float, v0: float, v1: float, colour: Rgb, glow: float = 0.0) -> None:
-        """A rectangle (in u, v) of paint."""
-        corners = [self.at(u0, v0), self.at(u1, v0), self.at(u1, v1), self.at(u0, v1)]
-        self.sketch.polygon(self.solid, corners, colour, glow)
+        """A rectangle of paint, `u` to the right and `v` up, both 0 to 1, as seen from outside."""
+        self.patch(((u0, v0), (u1, v0), (u1, v1), (u0, v1)), colour, glow)
 
     def patch(self, uv: Sequence[tuple[float, float]], colour: Rgb, glow: float = 0.0) -> None:
         """A convex polygon of paint with corners in u, v."""
-        self.sketch.polygon(self.solid, [self.at(u, v) for u, v in uv], colour, glow)
+        a, b, c, d = self.quad
+        u, v = np.array(uv).T[..., None]
+        self.sketch.polygon(self.solid, (a * (1 - u) + b * u) * (1 - v) + (d * (1 - u) + c * u) * v, colour, glow)
 
     def disc(self, centre: Sequence[float], radius: float, colour: Rgb, corners: int = 12, glow: float = 0.0) -> None:
         """A disc in the side's plane around a point (metres, object frame); it may reach over the side's edge."""
         right = self.quad[1] - self.quad[0]
-        right = right / np.linalg.norm(right)
-        normal = np.cross(right, self.quad[3] - self.quad[0])
-        up = np.cross(normal / np.linalg.norm(normal), right)
-        angles = np.arange(corners) * (2 * np.pi / corners)
-        middle = np.asarray(centre, dtype=np.float64)
-        rim = [middle + radius * (np.cos(a) * right + np.sin(a) * up) for a in angles]
+        right = right / np.sqrt(right @ right)
+        up = self.quad[3] - self.quad[0]
+        up = up - (up @ right) * right
+        up = up / np.sqrt(up @ up)
+        angles = np.arange(corners)[:, None] * (2 * np.pi / corners)
+        rim = np.array(centre) + radius * (np.cos(angles) * right + np.sin(angles) * up)
         self.sketch.polygon(self.solid, rim, colour, glow)
 
 
@@ -93,7 +91,7 @@ class Sketch:
         self._solids: list[list[Floats]] = []
 
     def polygon(
-        self, solid: int, corners: Sequence[Floats], colour: Rgb, glow: float = 0.0, two_sided: bool = False
+        self, solid: int, corners: Floats | Sequence[Floats], colour: Rgb, glow: float = 0.0, two_sided: bool = False
     ) -> None:
         """Paint a convex planar polygon of solid `solid`, corners counter-clockwise from outside."""
         self._polygons.append((solid, np.asarray(corners), colour, glow, two_sided))
@@ -207,6 +205,7 @@ class Sketch:
             points=points,
             starts=starts.astype(np.int64),
             normals=normals,
+            offsets=(normals * points[starts[:-1]]).sum(axis=1),
             colours=np.array([colour for _, _, colour, _, _ in polygons], dtype=np.float64),
             glow=np.array([glow for *_, glow, _ in polygons]),
             two_sided=np.array([two_sided for *_, two_sided in polygons]),

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scenes.synthetic.drawing import lit_colours
 from scenes.synthetic.ground import GroundMap
 from scenes.synthetic.motion import Fleet
 from scenes.synthetic.paint_order import upright_order
+from scenes.synthetic.solids import Model
 from scenes.synthetic.view import NEAR, View
 from scenes.synthetic.world import Actor, Block, Crown, Prop, World
 
@@ -42,12 +44,21 @@ class Stage:
         scenery: tuple[Thing, ...] = (*world.blocks, *world.crowns, *world.props)
         self.things: tuple[Thing, ...] = (*scenery, *world.actors)
         self.first_actor = len(scenery)
+        self._canvas = np.empty((0, 0, 4), dtype=np.uint8)
+        self._colours: dict[int, Floats] = {}
         self._fleet = Fleet([actor.trajectory for actor in world.actors])
         self._scenery_poses = np.array([_pose(thing) for thing in scenery])
         extents = [_extent(thing) for thing in self.things]
         self._half = np.array([half for half, *_ in extents])
         self._low, self._high = np.array([low for _, low, *_ in extents]), np.array([high for *_, high, _ in extents])
         self._outline = self._half * np.array([reach for *_, reach in extents])[:, None]
+
+    def blank_canvas(self, height: int, width: int) -> Bytes:
+        """uint8 `[height, width, 4]` of zeros; the same memory each time, which saves clearing fresh pages."""
+        if self._canvas.shape[:2] != (height, width):
+            self._canvas = np.empty((height, width, 4), dtype=np.uint8)
+        self._canvas.fill(0)
+        return self._canvas
 
     def poses(self, t: float) -> Floats:
         """x, y, yaw `[n, 3]` of all things at time `t`."""
@@ -61,6 +72,17 @@ class Stage:
         """How much of the sun reaches places on the ground, 0 to 1, next to (not under) what stands there."""
         ahead = poses[:, :2] + self.world.weather.sun[:2] * 2.2
         return self.ground.sunlit[self.ground.cells(ahead)] / 255.0
+
+    def colours(self, index: int, model: Model, yaw: float, light: float) -> Floats:
+        """Lit colours `[F, 3]` of a thing's model; those of what stands still are worked out once."""
+        known = self._colours.get(index)
+        if known is not None:
+            return known
+        colours = lit_colours(model, yaw, light, self.world.weather)
+        thing = self.things[index]
+        if isinstance(thing, Prop) or (isinstance(thing, Actor) and thing.trajectory.is_still):
+            self._colours[index] = colours
+        return colours
 
     def sight(self, view: View, poses: Floats) -> Sight:
         """What the camera may see, in the order to draw it."""

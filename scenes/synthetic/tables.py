@@ -15,7 +15,7 @@ from scenes.poses import quaternion_of
 from scenes.synthetic.catalogue import ATTRIBUTES, CATEGORIES, VISIBILITY
 from scenes.synthetic.labels import INSTANCES, grey_png
 from scenes.synthetic.options import VERSION, SyntheticOptions, scene_name
-from scenes.synthetic.render import SceneParts, Sighting
+from scenes.synthetic.render import ScenePlan, Sighting
 from scenes.synthetic.rig import ego_pose_matrix
 from scenes.synthetic.schedule import Shot, token
 from scenes.synthetic.surfaces import map_mask
@@ -45,25 +45,25 @@ class Tables:
             modality = "lidar" if channel == LIDAR else "camera"
             self._add("sensor", token=token("sensor", channel), channel=channel, modality=modality)
 
-    def add_scene(self, parts: SceneParts, sightings: list[Sighting], root: Path) -> None:
+    def add_scene(self, scene_plan: ScenePlan, sightings: list[Sighting], root: Path) -> None:
         """All rows of one scene; writes its map."""
-        plan, name = parts.schedule, scene_name(parts.schedule.scene)
+        plan, name = scene_plan.schedule, scene_name(scene_plan.schedule.scene)
         log, scene = self._token("log", name), self._token("scene", name)
         location = f"synthetic-{plan.scene:04d}"
         self._add("log", token=log, logfile=plan.logfile, vehicle="synth", date_captured=plan.date, location=location)
         filename = f"maps/{self._token('map', name)}.png"
-        (root / filename).write_bytes(grey_png(map_mask(parts.world.road)))
+        (root / filename).write_bytes(grey_png(map_mask(scene_plan.world.road)))
         self._add("map", token=self._token("map", name), log_tokens=[log], category="semantic_prior", filename=filename)
         samples = [self._token("sample", name, sample) for sample in range(len(plan.samples))]
         for (before, sample, after), timestamp in zip(_chain(samples), plan.samples, strict=True):
             self._add("sample", token=sample, timestamp=timestamp, prev=before, next=after, scene_token=scene)
         self._add(
             "scene", token=scene, log_token=log, nbr_samples=len(samples), first_sample_token=samples[0],
-            last_sample_token=samples[-1], name=name, description=_description(parts),
+            last_sample_token=samples[-1], name=name, description=_description(scene_plan),
         )  # fmt: skip
-        self._add_sensors(parts, name)
-        self._add_sample_data(parts, name, samples)
-        self._add_annotations(parts, name, samples, sorted(sightings, key=lambda sighting: sighting.sample))
+        self._add_sensors(scene_plan, name)
+        self._add_sample_data(scene_plan, name, samples)
+        self._add_annotations(scene_plan, name, samples, sorted(sightings, key=lambda sighting: sighting.sample))
 
     def write(self, root: Path) -> None:
         """Write tables, splits and the numbers of the labels."""
@@ -76,14 +76,14 @@ class Tables:
     def _add(self, table: str, **row: Any) -> None:
         self.rows[table].append(row)
 
-    def _token(self, *parts: object) -> str:
-        return token(self.options.seed, self.options.samples_per_scene, *parts)
+    def _token(self, *scene_plan: object) -> str:
+        return token(self.options.seed, self.options.samples_per_scene, *scene_plan)
 
-    def _add_sensors(self, parts: SceneParts, name: str) -> None:
-        for camera in parts.rig.cameras:
+    def _add_sensors(self, scene_plan: ScenePlan, name: str) -> None:
+        for camera in scene_plan.rig.cameras:
             pose = camera.ego_from_cam
             self._add_calibration(name, camera.channel, pose, camera.intrinsic.tolist())
-        self._add_calibration(name, LIDAR, parts.rig.ego_from_lidar, [])
+        self._add_calibration(name, LIDAR, scene_plan.rig.ego_from_lidar, [])
 
     def _add_calibration(self, name: str, channel: str, pose: Floats, intrinsic: list[list[float]]) -> None:
         self._add(
@@ -92,13 +92,13 @@ class Tables:
             camera_intrinsic=intrinsic,
         )  # fmt: skip
 
-    def _add_sample_data(self, parts: SceneParts, name: str, samples: list[str]) -> None:
-        plan = parts.schedule
+    def _add_sample_data(self, scene_plan: ScenePlan, name: str, samples: list[str]) -> None:
+        plan = scene_plan.schedule
         for channel in (*CAMERAS, LIDAR):
             shots = sorted((shot for shot in plan.shots if shot.channel == channel), key=lambda shot: shot.timestamp)
             tokens = [self._token("sample_data", shot.filename) for shot in shots]
             for shot, (before, this, after) in zip(shots, _chain(tokens), strict=True):
-                pose = ego_pose_matrix(parts.world.ego.pose(plan.seconds(shot.timestamp)))
+                pose = ego_pose_matrix(scene_plan.world.ego.pose(plan.seconds(shot.timestamp)))
                 self._add(
                     "ego_pose", token=this, timestamp=shot.timestamp, rotation=_quaternion(pose),
                     translation=pose[:3, 3].tolist(),
@@ -114,10 +114,10 @@ class Tables:
             filename=shot.filename, prev=before, next=after,
         )  # fmt: skip
 
-    def _add_annotations(self, parts: SceneParts, name: str, samples: list[str], sightings: list[Sighting]) -> None:
+    def _add_annotations(self, scene_plan: ScenePlan, name: str, samples: list[str], sightings: list[Sighting]) -> None:
         """An object is annotated from the first to the last key frame with a LiDAR point on it."""
         self.instances[name] = []
-        for index, actor in enumerate(parts.world.actors):
+        for index, actor in enumerate(scene_plan.world.actors):
             hit = [sighting.sample for sighting in sightings if sighting.lidar_points[index] > 0]
             instance = self._token("instance", name, index) if hit else None
             self.instances[name].append({"number": index + 1, "category": actor.category, "instance_token": instance})
@@ -130,7 +130,7 @@ class Tables:
                 nbr_annotations=len(tokens), first_annotation_token=tokens[0], last_annotation_token=tokens[-1],
             )  # fmt: skip
             for sample, (before, this, after) in zip(spanned, _chain(tokens), strict=True):
-                t = parts.schedule.seconds(parts.schedule.samples[sample])
+                t = scene_plan.schedule.seconds(scene_plan.schedule.samples[sample])
                 self._add(
                     "sample_annotation", token=this, sample_token=samples[sample], instance_token=instance,
                     **_annotation(actor, t, sightings[sample], index), prev=before, next=after,
@@ -158,10 +158,10 @@ def _visibility(drawn: int, seen: int) -> str:
     return "4" if share >= 0.8 else "3" if share >= 0.6 else "2" if share >= 0.4 else "1"
 
 
-def _description(parts: SceneParts) -> str:
-    section = parts.world.road.section
+def _description(scene_plan: ScenePlan) -> str:
+    section = scene_plan.world.road.section
     lanes = f"{section.lanes_right}+{section.lanes_left} lanes"
-    return f"Synthetic scene, {parts.world.weather.name}, {lanes}, parked vehicles, work zones, side street"
+    return f"Synthetic scene, {scene_plan.world.weather.name}, {lanes}, parked vehicles, work zones, side street"
 
 
 def _quaternion(pose: Floats) -> list[float]:

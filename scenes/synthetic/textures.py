@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,10 +14,13 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 NOISE_SIZE = 1024
-FACADES = 12
-FACADE_METRES = (9.6, 6.4)
-"""Width and height of one facade tile."""
-FACADE_SIZE = (256, 384)
+FACADES = 10
+FACADE_TILE = (256, 384)
+FACADE_TILES = (5, 4)
+FACADE_TEXEL = 30.0
+"""Pixels of the drawn tile (9.6 m by 6.4 m); tiles up and along a wall; pixels a metre of the stored picture."""
+HEDGE_SIZE = 256
+HEDGE_TEXEL = 100.0
 FOLIAGE = 4
 SPRITES = 6
 SPRITE_SIZE = 320
@@ -53,11 +57,23 @@ def pyramid(image: Bytes, levels: int) -> tuple[Bytes, ...]:
     return tuple(result)
 
 
+@dataclass(frozen=True, slots=True)
+class Texture:
+    """RGBA pyramid of a surface large enough for every wall; alpha is 0: nothing there is annotated.
+
+    Textures are stored tiled, because OpenCV's warps are three times slower where they must wrap around.
+    """
+
+    levels: tuple[Bytes, ...]
+    texel: float
+    """Pixels a metre of the first level."""
+
+
 @lru_cache(maxsize=FACADES)
-def facade(number: int) -> tuple[Bytes, ...]:
-    """RGBA pyramid of one facade tile with rows of windows (alpha 0: nothing there is annotated)."""
+def facade(number: int) -> Texture:
+    """A wall with rows of windows, 38.4 m by 32 m."""
     rng = np.random.default_rng([104729, number])
-    height, width = FACADE_SIZE
+    height, width = FACADE_TILE
     walls = [(186, 178, 164), (158, 96, 76), (196, 192, 184), (128, 132, 138), (206, 188, 150), (112, 118, 122)]
     wall = np.array(walls[number % len(walls)], dtype=np.float32) * rng.uniform(0.85, 1.1)
     image = np.broadcast_to(wall, (height, width, 3)).copy()
@@ -81,9 +97,12 @@ def facade(number: int) -> tuple[Bytes, ...]:
             cv2.line(image, ((left + right) // 2, top), ((left + right) // 2, bottom), (wall * 0.5).tolist(), 2)
             sky = np.array([[left, bottom], [left, top + 10], [(left + right) // 2, top + 4]])
             cv2.fillConvexPoly(image, sky, (shade * 1.35).tolist())
-    grime = noise(3, 1.6)[:height, :width, None]
-    image = image * (1 + 0.05 * grime) + 2.5 * noise(5, 0.0)[:height, :width, None]
-    return _with_alpha(image, 0, 6)
+    shrink = FACADE_TEXEL * 9.6 / width
+    tile = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    wide = np.tile(tile, (*FACADE_TILES, 1))
+    grime = np.tile(noise(3, 1.8), (1, 2))[: wide.shape[0], : wide.shape[1], None]
+    grain = np.tile(noise(5, 0.2), (1, 2))[: wide.shape[0], : wide.shape[1], None]
+    return Texture(_opaque(wide * (1 + 0.06 * grime) + 2.5 * grain, 6), FACADE_TEXEL)
 
 
 def _bricks(image: Floats, wall: Floats) -> None:
@@ -95,14 +114,14 @@ def _bricks(image: Floats, wall: Floats) -> None:
 
 
 @lru_cache(maxsize=FOLIAGE)
-def foliage(number: int) -> tuple[Bytes, ...]:
-    """RGBA pyramid of a hedge's surface, 2.56 m square."""
+def foliage(number: int) -> Texture:
+    """A hedge's surface, 10.24 m by 2.56 m."""
     rng = np.random.default_rng([1299709, number])
     green = np.array([62, 84, 38]) * rng.uniform(0.8, 1.25, 3)
-    leaves = cv2.GaussianBlur(noise(20 + number, 0.4), (0, 0), 1.2)[:256, :256]
-    depth = noise(30 + number, 2.0)[:256, :256]
+    leaves = cv2.GaussianBlur(noise(20 + number, 0.4), (0, 0), 1.2)[:HEDGE_SIZE]
+    depth = noise(30 + number, 2.0)[:HEDGE_SIZE]
     image = green * (1 + 0.55 * (leaves / leaves.std())[..., None] + 0.18 * depth[..., None])
-    return _with_alpha(image, 0, 5)
+    return Texture(_opaque(image, 5), HEDGE_TEXEL)
 
 
 @lru_cache(maxsize=SPRITES)
@@ -129,9 +148,9 @@ def tree_crown(number: int) -> tuple[Bytes, ...]:
     return pyramid(rgba, 6)
 
 
-def _with_alpha(image: NDArray[Any], alpha: int, levels: int) -> tuple[Bytes, ...]:
+def _opaque(image: NDArray[Any], levels: int) -> tuple[Bytes, ...]:
     rgb = np.clip(image, 0, 255).astype(np.uint8)
-    return pyramid(np.dstack([rgb, np.full(rgb.shape[:2], alpha, dtype=np.uint8)]), levels)
+    return pyramid(np.dstack([rgb, np.zeros(rgb.shape[:2], dtype=np.uint8)]), levels)
 
 
 def panorama(rng: np.random.Generator, zenith: Floats, horizon: Floats, clouds: float, sun_azimuth: float) -> Bytes:

@@ -33,8 +33,8 @@ class Actor:
         return self.models[self.posture(t)]
 
     def posture(self, t: float) -> int:
-        """Index of the posture at time `t`: a walk of four postures takes 0.8 s."""
-        return int(np.floor(t / 0.2 + self.trajectory.s)) % len(self.models)
+        """Index of the posture at time `t`."""
+        return int(posture_at(t, np.array(self.trajectory.s), np.array(len(self.models))))
 
     def attribute(self, t: float) -> str:
         """nuScenes attribute at time `t`, empty for road furniture."""
@@ -49,6 +49,11 @@ class Actor:
                 return "vehicle.moving"
             return "vehicle.stopped" if self.waits else "vehicle.parked"
         return ""
+
+
+def posture_at(t: float, start: Floats, count: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of `count` postures actors that began at `start` show at time `t`: a walk of four takes 0.8 s."""
+    return np.asarray(np.floor(t / 0.2 + start), np.int64) % count
 
 
 @dataclass(frozen=True, slots=True)

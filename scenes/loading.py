@@ -140,11 +140,11 @@ def _resample_rows(image: Tensor, scale: float, out: Tensor) -> None:
 
     The operator keeps 16 bits of each weight, so what it makes of a bright area is off by up to 0.02 grey levels, in
     the same direction in every row; where that tips the rounding of a whole column, the vertical pass can amplify it
-    to two levels. Every other row is resampled as its negative, where the same error points the other way.
+    to two levels. Every third row is resampled as its negative, where the same error points the other way.
     """
-    image[1::2].bitwise_not_()
+    image[1::3].bitwise_not_()
     _resample(image, (1.0, scale), out)
-    out[1::2].bitwise_not_()
+    out[1::3].bitwise_not_()
 
 
 def _resample(image: Tensor, scales: tuple[float, float], out: Tensor) -> None:

@@ -115,7 +115,10 @@ class Tables:
         )  # fmt: skip
 
     def _add_annotations(self, scene_plan: ScenePlan, name: str, samples: list[str], sightings: list[Sighting]) -> None:
-        """An object is annotated from the first to the last key frame with a LiDAR point on it."""
+        """An object is annotated in the key frames that have a LiDAR point on it, as in nuScenes.
+
+        The devkit ignores ground truth without points: boxes that nobody can be asked to find would be in the way.
+        """
         self.instances[name] = []
         for index, actor in enumerate(scene_plan.world.actors):
             hit = [sighting.sample for sighting in sightings if sighting.lidar_points[index] > 0]
@@ -123,13 +126,12 @@ class Tables:
             self.instances[name].append({"number": index + 1, "category": actor.category, "instance_token": instance})
             if not hit:
                 continue
-            spanned = range(hit[0], hit[-1] + 1)
-            tokens = [self._token("sample_annotation", name, index, sample) for sample in spanned]
+            tokens = [self._token("sample_annotation", name, index, sample) for sample in hit]
             self._add(
                 "instance", token=instance, category_token=token("category", actor.category),
                 nbr_annotations=len(tokens), first_annotation_token=tokens[0], last_annotation_token=tokens[-1],
             )  # fmt: skip
-            for sample, (before, this, after) in zip(spanned, _chain(tokens), strict=True):
+            for sample, (before, this, after) in zip(hit, _chain(tokens), strict=True):
                 t = scene_plan.schedule.seconds(scene_plan.schedule.samples[sample])
                 self._add(
                     "sample_annotation", token=this, sample_token=samples[sample], instance_token=instance,

@@ -269,7 +269,7 @@ def test_lidar_points_are_counted_as_the_devkit_counts(nusc):
         points = LidarPointCloud.from_file(path).points[:3]
         for box in boxes:
             inside = int(points_in_box(box, points).sum())
-            assert inside == nusc.get("sample_annotation", box.token)["num_lidar_pts"]
+            assert inside == nusc.get("sample_annotation", box.token)["num_lidar_pts"] > 0
             counted += inside
     assert counted > 1000
 

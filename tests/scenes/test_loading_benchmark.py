@@ -21,7 +21,7 @@ def test_the_result_compares_both_paths_and_names_no_folder(index, tmp_path):
     assert [(case["source"], case["transforms"]) for case in result["images"]] == [
         (source, transforms)
         for source in ("v1.0-synthetic", "folder")
-        for transforms in ("evaluation", "training", "training, flipped and rotated")
+        for transforms in ("evaluation", "training", "training, flip, rotation")
     ]
     for case in result["images"]:
         assert case["ratio"] > 0

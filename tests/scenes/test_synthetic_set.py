@@ -185,7 +185,7 @@ def test_every_file_is_there_and_whole(root, tables):
             continue
         image = simplejpeg.decode_jpeg(path.read_bytes())
         assert image.shape == (row["height"], row["width"], 3) == (*SIZE, 3)
-        assert image.std() > 15
+        assert image.std() > 0.2 * image.mean()  # contrast, which a dusk has too and a blank picture has not
     for row in tables["map"]:
         assert cv2.imread(str(root / row["filename"]), cv2.IMREAD_UNCHANGED).max() == 255
 

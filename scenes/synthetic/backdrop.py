@@ -31,6 +31,8 @@ ACROSS = 0.5
 """Pixels computed per pixel along a row."""
 HAZE_STEP = 2
 """Pixel rows that share one weight of the haze."""
+GRAIN_STEP = 4
+"""Pixel rows that share one strength of the grain."""
 DETAIL_METRES = 0.008
 """Texel of the fine asphalt grain, drawn on the nearest band."""
 GRAIN_WITHIN, GRAIN_REACH, GRAIN_PERIOD = 7.0, 10.0, 4.096
@@ -146,6 +148,10 @@ def _grain(picture: Bytes, view: View, top: int) -> None:
         _grain_tiles(), warp, (width, height - first),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
+    fade = max(1, (height - first) // 2)
+    for row in range(0, fade, GRAIN_STEP):  # no edge where the grain sets in
+        rows = grain[row : min(row + GRAIN_STEP, fade)]
+        cv2.convertScaleAbs(rows, rows, row / fade, 128 * (1 - row / fade))
     near = picture[first - top :]
     cv2.multiply(near, cv2.merge([grain, grain, grain]), near, 1 / 128)
 

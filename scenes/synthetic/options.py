@@ -9,7 +9,7 @@ from typing import Any, Final
 from configs.errors import UsageError
 
 VERSION: Final = "v1.0-synthetic"
-GENERATOR: Final = 4
+GENERATOR: Final = 5
 """Raised whenever the same options give other bytes than before."""
 TRAIN_SPLIT: Final = "synthetic_train"
 VAL_SPLIT: Final = "synthetic_val"

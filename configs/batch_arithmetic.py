@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from configs.errors import UsageError
+
+LARGEST_TRIED: Final = 256
+"""Samples of a micro-batch that `--batch-size auto` tries at most where nothing else bounds them."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,13 @@ def split_batch(
     if batch_size and accumulation:
         return _both_given(devices, batch_size, accumulation, reference, effective, origins)
     if batch_size:
-        accumulation = _divide(
-            target, devices * batch_size, f"--batch-size {batch_size}", devices, largest_device_batch
-        )
+        accumulation = _cofactor(target, devices, batch_size, "--batch-size")
         origins["accumulation"] = f"derived: {target} / ({devices} devices x {batch_size})"
     elif accumulation:
-        label = f"--gradient-accumulation {accumulation}"
-        batch_size = _divide(target, devices * accumulation, label, devices, largest_device_batch)
+        batch_size = _cofactor(target, devices, accumulation, "--gradient-accumulation")
         origins["device_batch"] = f"derived: {target} / ({devices} devices x {accumulation})"
     else:
-        share = _divide(target, devices, f"{devices} device(s)", devices, largest_device_batch)
+        share = _share(target, devices)
         batch_size = largest_divisor(share, largest_device_batch)
         accumulation = share // batch_size
         origins["device_batch"] = f"derived: largest divisor of {target} / {devices} up to {largest_device_batch}"
@@ -64,9 +67,30 @@ def split_batch(
     return BatchSplit(devices, batch_size, accumulation, target, origins)
 
 
+def candidate_batches(
+    devices: int, reference: int, *, accumulation: int | None = None, effective: int | None = None
+) -> tuple[int, ...]:
+    """The micro-batches that `--batch-size auto` may choose from, ascending: each of them splits the step exactly.
+
+    Where the user fixes the accumulation alone, the effective batch follows from what fits, so any number will do.
+    """
+    target = effective or reference
+    if accumulation is None:
+        share = _share(target, devices)
+        return tuple(number for number in range(1, share + 1) if share % number == 0)
+    if effective is None:
+        return tuple(range(1, LARGEST_TRIED + 1))
+    return (_cofactor(target, devices, accumulation, "--gradient-accumulation"),)
+
+
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`."""
     return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
+
+
+def common_batches(counts: Sequence[int], near: int) -> tuple[int, ...]:
+    """The batches nearest to `near` that every one of `counts` devices divides: the one below, if any, and above."""
+    return _multiples(math.lcm(*counts), near)
 
 
 def _both_given(
@@ -77,28 +101,55 @@ def _both_given(
         raise UsageError(
             f"--effective-batch {effective} is not {devices} devices x --batch-size {batch_size} x "
             f"--gradient-accumulation {accumulation} = {product}",
-            fix=f"use --effective-batch {product}, or leave one of the three options out",
+            fix=f"--effective-batch {product}, or leave one of the three options out",
         )
     if effective is None and product != reference:
         origins["effective_batch"] = f"derived: {devices} devices x {batch_size} x {accumulation}"
     return BatchSplit(devices, batch_size, accumulation, product, origins)
 
 
-def _divide(target: int, divisor: int, label: str, devices: int, largest_device_batch: int) -> int:
-    """`target / divisor`, or the error that names the nearest choices."""
-    quotient, rest = divmod(target, divisor)
+def _share(target: int, devices: int) -> int:
+    """`target / devices`, or the error that names the nearest choices."""
+    if target % devices == 0:
+        return target // devices
+    raise UsageError(
+        f"{devices} device(s): an effective batch of {target} samples cannot be split into {devices} shares",
+        fix=f"{largest_divisor(target, devices)} device(s), or {_other_totals(devices, target)}",
+    )
+
+
+def _cofactor(target: int, devices: int, factor: int, option: str) -> int:
+    """`target / (devices * factor)`, or the error that names the nearest choices."""
+    quotient, rest = divmod(target, devices * factor)
     if rest == 0:
         return quotient
-    below, above = quotient * divisor, (quotient + 1) * divisor
-    totals = " or ".join(str(total) for total in (below, above) if total)
-    choices = [f"--effective-batch {totals} (see --lr-scaling)"]
-    if target % devices == 0 and divisor != devices:
-        share = target // devices
-        batch = largest_divisor(share, largest_device_batch)
-        choices.insert(0, f"--batch-size {batch} --gradient-accumulation {share // batch}")
-    elif target % devices:
+    choices = [_other_totals(devices * factor, target)]
+    if target % devices:
         choices.insert(0, f"{largest_divisor(target, devices)} device(s)")
+    else:
+        choices.insert(0, f"{option} {_either(_nearest_divisors(target // devices, factor))}")
     raise UsageError(
-        f"{label}: an effective batch of {target} samples cannot be split into micro-steps of {divisor}",
+        f"{option} {factor}: an effective batch of {target} samples cannot be split into "
+        f"parts of {devices} devices x {factor} = {devices * factor}",
         fix=", or ".join(choices),
     )
+
+
+def _other_totals(divisor: int, target: int) -> str:
+    return f"--effective-batch {_either(_multiples(divisor, target))} (see --lr-scaling)"
+
+
+def _multiples(divisor: int, near: int) -> tuple[int, ...]:
+    """The positive multiples of `divisor` around `near`."""
+    below = near // divisor * divisor
+    return tuple(total for total in (below, below + divisor) if total)
+
+
+def _nearest_divisors(number: int, wanted: int) -> tuple[int, ...]:
+    """The divisors of `number` next to `wanted`, which is none."""
+    above = (divisor for divisor in range(wanted + 1, number + 1) if number % divisor == 0)
+    return (largest_divisor(number, wanted), *((next(above),) if wanted < number else ()))
+
+
+def _either(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))

@@ -35,9 +35,11 @@ class Measured(_Frozen):
     source: str
     """Where the figures come from, for the reader of the plan."""
     samples_per_second: PositiveFloat | None = None
-    """Training samples per second of one device."""
-    step_seconds: PositiveFloat | None = None
+    """Training samples per second of one device, typically."""
+    slowest_samples_per_second: PositiveFloat | None = None
+    """The same when it was slowest."""
     checkpoint_seconds: PositiveFloat | None = None
+    """The longest that a checkpoint took to be safe on disk."""
 
 
 class PlanOptions(_Frozen):
@@ -46,8 +48,13 @@ class PlanOptions(_Frozen):
     device: str | None = None
     gpus: tuple[NonNegativeInt, ...] | None = None
     num_devices: PositiveInt | None = None
+    distributed: Literal["auto", "ddp", "dp"] | None = None
+    """One process per device always; `dp` is an old name for it."""
     nodes: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
+    min_nodes: PositiveInt | None = None
+    """Fewest machines to run on; `nodes` are the most then."""
+    batch_size: PositiveInt | Literal["auto"] | None = None
+    """`auto` asks for the largest that fits into the memory of the devices."""
     effective_batch: PositiveInt | None = None
     gradient_accumulation: PositiveInt | None = None
     lr_scaling: LrRule | None = None
@@ -57,6 +64,14 @@ class PlanOptions(_Frozen):
     workers: NonNegativeInt | None = None
     threads: PositiveInt | None = None
     grace_seconds: PositiveInt | None = None
+
+
+class NodeShare(_Frozen):
+    """How the same optimiser step is split where another number of machines takes part."""
+
+    nodes: PositiveInt
+    device_batch: PositiveInt
+    accumulation: PositiveInt
 
 
 class Plan(_Frozen):
@@ -98,6 +113,10 @@ class Plan(_Frozen):
     """What the loaders of one node need of /dev/shm."""
     grace_seconds: PositiveInt
     """Time that a stopped run needs at most to finish its step and save."""
+    node_shares: tuple[NodeShare, ...] = ()
+    """An elastic run: every number of machines it may go on with. Empty where the number is fixed."""
+    batch_candidates: tuple[PositiveInt, ...] = ()
+    """What `device_batch` is to be chosen from by trying before anything is trained, ascending. Empty: it is chosen."""
     warnings: tuple[str, ...] = ()
     origins: dict[str, str] = Field(default_factory=dict)
 
@@ -105,3 +124,21 @@ class Plan(_Frozen):
     def devices_per_node(self) -> int:
         """Processes that torchrun starts on each machine."""
         return self.devices // self.nodes
+
+    def on_nodes(self, nodes: int) -> Plan:
+        """The plan of the same optimiser step on another number of machines that it allows for. Raises `KeyError`."""
+        share = {share.nodes: share for share in self.node_shares}[nodes]
+        local, speed = self.devices_per_node, self.samples_per_second
+        return self.model_copy(
+            update={
+                "nodes": nodes,
+                "devices": nodes * local,
+                "device_ids": self.device_ids[:local] * nodes,
+                "device_names": self.device_names[:local] * nodes,
+                "device_batch": share.device_batch,
+                "accumulation": share.accumulation,
+                "samples_per_second": speed and speed * nodes / self.nodes,
+                "images_per_second": self.images_per_second and self.images_per_second * nodes / self.nodes,
+                "origins": {**self.origins, "nodes": "found: the machines that take part"},
+            }
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from configs.recipes import load_recipe
 
 STAGE_1 = load_recipe("bevnext/bevnext-stage1")
 TINY = load_recipe("synthetic/bevnext-tiny")
+NO_ORIGIN = {"warnings", "origins", "node_shares", "batch_candidates"}
 
 
 def gpus(count: int, **more: object) -> DeviceFacts:
@@ -85,27 +87,101 @@ def test_the_batch_is_exact_or_an_error(
     assert found.steps_per_epoch == -(-samples // found.effective_batch)
     assert found.shared_memory_bytes == devices * found.workers * PREFETCH * found.device_batch * sample_bytes(STAGE_1)
     assert shared_memory is None or found.shared_memory_bytes <= shared_memory
-    assert set(found.origins) == set(Plan.model_fields) - {"warnings", "origins"}
+    assert set(found.origins) == set(Plan.model_fields) - NO_ORIGIN
     assert Plan.model_validate_json(found.model_dump_json()) == found
 
 
-@given(devices=st.integers(1, 20), batch_size=st.integers(1, 100))
-@settings(max_examples=300, deadline=None)
-def test_choices_that_an_error_names_are_valid(devices: int, batch_size: int) -> None:
+def choices_named(fix: str, label: str) -> list[int]:
+    """The numbers after an option in the text of a fix: `--batch-size 4 or 8, or ...`."""
+    found = re.search(rf"{label} (\d+)(?: or (\d+))?", fix)
+    return [] if found is None else [int(number) for number in found.groups() if number]
+
+
+def around(wanted: int, valid: set[int]) -> list[int]:
+    """The members of `valid` next to `wanted`, below and above."""
+    below, above = (n for n in valid if n < wanted), (n for n in valid if n > wanted)
+    return [n for n in (max(below, default=None), min(above, default=None)) if n is not None]
+
+
+@given(
+    devices=st.integers(1, 20),
+    factor=st.integers(1, 100),
+    option=st.sampled_from(["batch_size", "gradient_accumulation"]),
+)
+@settings(max_examples=1000, deadline=None)
+def test_an_error_names_the_nearest_choices_on_both_sides(devices: int, factor: int, option: str) -> None:
     try:
-        plan(gpus(devices), batch_size=batch_size)
+        plan(gpus(devices), **{option: factor})
     except UsageError as error:
-        fixes = [part.split() for part in error.fix.split(", or ")]
-        named = [words for words in fixes if words[0] == "--batch-size"]
-        for _, size, _, accumulation in named:
-            assert plan(gpus(devices), batch_size=int(size), gradient_accumulation=int(accumulation)).devices == devices
-        totals = [int(word) for words in fixes if words[0] == "--effective-batch" for word in words if word.isdigit()]
-        assert totals
-        for total in totals:
-            assert plan(gpus(devices), batch_size=batch_size, effective_batch=total).effective_batch == total
-        fewer = [int(words[0]) for words in fixes if words[1] == "device(s)"]
-        for count in fewer:
-            assert 64 % count == 0
+        totals = {n for n in range(1, 64 + 2 * devices * factor) if n % (devices * factor) == 0}
+        assert choices_named(error.fix, "--effective-batch") == around(64, totals)
+        for total in around(64, totals):
+            assert plan(gpus(devices), **{option: factor}, effective_batch=total).effective_batch == total
+        flag = "--" + option.replace("_", "-")
+        if 64 % devices:
+            fewer = int(error.fix.split()[0])
+            assert fewer == max(n for n in range(1, devices) if 64 % n == 0)
+        else:
+            divisors = {n for n in range(1, 65) if (64 // devices) % n == 0}
+            assert choices_named(error.fix, flag) == around(factor, divisors)
+            for number in around(factor, divisors):
+                assert plan(gpus(devices), **{option: number}).effective_batch == 64
+    else:
+        assert 64 % (devices * factor) == 0
+
+
+@given(
+    local=st.integers(1, 8),
+    low=st.integers(1, 4),
+    more=st.integers(0, 4),
+    batch_size=st.none() | st.integers(1, 12),
+    effective=st.none() | st.integers(1, 900),
+)
+@settings(max_examples=1000, deadline=None)
+def test_an_elastic_run_keeps_its_step_on_every_number_of_machines(
+    local: int, low: int, more: int, batch_size: int | None, effective: int | None
+) -> None:
+    asked = {"nodes": low + more, "min_nodes": low, "batch_size": batch_size, "effective_batch": effective}
+    try:
+        found = plan(gpus(local), **asked)
+    except UsageError as error:
+        named = choices_named(error.fix, "--effective-batch")
+        for total in named if error.message.startswith("--nnodes") else ():
+            assert plan(gpus(local), **{**asked, "effective_batch": total}).effective_batch == total
+        return
+    assert [share.nodes for share in found.node_shares] == list(range(low, low + more + 1))
+    for share in found.node_shares:
+        one = found.on_nodes(share.nodes)
+        assert one.devices == len(one.device_ids) == share.nodes * local
+        assert one.devices * one.device_batch * one.accumulation == found.effective_batch
+        assert (one.learning_rate, one.total_steps) == (found.learning_rate, found.total_steps)
+        memory = local * one.workers * PREFETCH * one.device_batch * sample_bytes(STAGE_1)
+        assert memory <= found.shared_memory_bytes
+
+
+@given(
+    devices=st.integers(1, 16),
+    accumulation=st.none() | st.integers(1, 9),
+    effective=st.none() | st.integers(1, 300),
+)
+@settings(max_examples=300, deadline=None)
+def test_every_batch_that_auto_may_find_makes_an_exact_plan(
+    devices: int, accumulation: int | None, effective: int | None
+) -> None:
+    asked = {"gradient_accumulation": accumulation, "effective_batch": effective}
+    try:
+        provisional = plan(gpus(devices), batch_size="auto", **asked)
+    except UsageError as error:
+        assert error.fix
+        return
+    assert provisional.device_batch in provisional.batch_candidates
+    assert "auto" in provisional.origins["device_batch"]
+    for number in provisional.batch_candidates:
+        found = plan(gpus(devices), batch_size=number, **asked)
+        assert found.devices * found.device_batch * found.accumulation == found.effective_batch
+        assert not found.batch_candidates
+        if accumulation is None:
+            assert found.effective_batch == (effective or 64)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +198,10 @@ def test_choices_that_an_error_names_are_valid(devices: int, batch_size: int) ->
         (DeviceFacts(), {"device": "cuda"}, ["--device cuda", "there is cpu"]),
         (gpus(1, bf16=False), {"precision": "bf16"}, ["no bf16", "fp16"]),
         (gpus(1, shared_memory_bytes=64 << 20), {"workers": 4}, ["--workers 4", "64 MiB", "--shm-size"]),
+        (DeviceFacts(), {"batch_size": "auto"}, ["--batch-size auto", "memory", "give a number"]),
+        (gpus(1), {"batch_size": "auto", "nodes": 2, "min_nodes": 1}, ["exclude each other"]),
+        (gpus(8), {"nodes": 4, "min_nodes": 1}, ["--nnodes 1:4", "with 3 machine(s)", "--effective-batch 96"]),
+        (gpus(1), {"nodes": 2, "min_nodes": 1, "batch_size": 2, "gradient_accumulation": 2}, ["leave out"]),
     ],
 )
 def test_what_cannot_be_done_is_an_error_with_a_fix(
@@ -179,13 +259,50 @@ def test_workers_shrink_to_what_shared_memory_holds() -> None:
 
 
 def test_measurements_give_demand_and_grace() -> None:
-    measured = Measured(source="outputs/a", samples_per_second=5.0, step_seconds=1.5, checkpoint_seconds=4.2)
+    measured = Measured(
+        source="outputs/a", samples_per_second=5.0, slowest_samples_per_second=4.0, checkpoint_seconds=4.2
+    )
     found = make_plan(STAGE_1, samples=1000, devices=gpus(8), measured=measured)
     assert (found.samples_per_second, found.images_per_second) == (40.0, 240.0)
     assert "outputs/a" in found.origins["samples_per_second"]
-    assert found.grace_seconds == 16
+    assert found.grace_seconds == 18  # twice 64 samples / (8 x 4 per second) + 4.2 + 2, in whole seconds
     with pytest.raises(UsageError, match="--grace-seconds 5"):
         make_plan(STAGE_1, samples=1000, devices=gpus(8), options=PlanOptions(grace_seconds=5), measured=measured)
     unmeasured = plan(gpus(8))
     assert unmeasured.images_per_second is None
     assert unmeasured.origins["images_per_second"].startswith("unknown")
+
+
+@given(
+    devices=st.sampled_from([1, 2, 4, 8]),
+    nodes=st.sampled_from([None, 1, 2]),
+    rate=st.floats(0.01, 1000),
+    slowdown=st.floats(1, 10),
+    checkpoint=st.floats(0.001, 1000),
+    asked=st.none() | st.integers(1, 4000),
+)
+@settings(max_examples=1000, deadline=None)
+def test_the_grace_period_holds_a_step_and_a_checkpoint_and_the_demand_follows_the_rate(
+    devices: int, nodes: int | None, rate: float, slowdown: float, checkpoint: float, asked: int | None
+) -> None:
+    measured = Measured(
+        source="run a",
+        samples_per_second=rate,
+        slowest_samples_per_second=rate / slowdown,
+        checkpoint_seconds=checkpoint,
+    )
+    options = PlanOptions(grace_seconds=asked, nodes=nodes)
+    facts, all_devices = gpus(devices), devices * (nodes or 1)
+    needed = 64 / (all_devices * rate / slowdown) + checkpoint + 2
+    try:
+        found = make_plan(STAGE_1, samples=1000, devices=facts, options=options, measured=measured)
+    except UsageError as error:
+        assert asked is not None
+        assert asked < math.ceil(needed)
+        again = PlanOptions(grace_seconds=choices_named(error.fix, "--grace-seconds")[0], nodes=nodes)
+        assert make_plan(STAGE_1, samples=1000, devices=facts, options=again, measured=measured)
+        return
+    assert found.grace_seconds >= needed
+    assert asked in (None, found.grace_seconds)
+    assert found.images_per_second == pytest.approx(all_devices * rate * 6)
+    assert "run a" in found.origins["samples_per_second"]

@@ -57,9 +57,9 @@ def make_plan(
         origins["devices"] = f"derived: {nodes} nodes x {len(local_ids)} devices"
     device_ids = local_ids * nodes
     candidates = _batch_candidates(recipe, devices, len(device_ids), options)
+    shares = _node_shares(recipe, len(local_ids), options)
     split = _choose_batch(recipe, len(device_ids), options, candidates)
     origins |= split.origins
-    shares = _node_shares(recipe, len(local_ids), options, split)
     rule, factor = _learning_rate_rule(recipe, split.effective, options, origins)
     epochs = _pick(options.epochs, "--epochs", recipe.schedule.epochs, origins, "epochs")
     steps = math.ceil(samples / split.effective)
@@ -156,7 +156,7 @@ def _choose_batch(recipe: Recipe, devices: int, options: PlanOptions, candidates
     return split
 
 
-def _node_shares(recipe: Recipe, local: int, options: PlanOptions, split: BatchSplit) -> tuple[NodeShare, ...]:
+def _node_shares(recipe: Recipe, local: int, options: PlanOptions) -> tuple[NodeShare, ...]:
     """The split of the same step for every number of machines of an elastic run.
 
     Raises:
@@ -170,8 +170,7 @@ def _node_shares(recipe: Recipe, local: int, options: PlanOptions, split: BatchS
             fix="leave out --gradient-accumulation: it makes up for machines that are missing",
         )
     counts = range(options.min_nodes, (options.nodes or 1) + 1)
-    fixed = options.model_copy(update={"effective_batch": split.effective})
-    return tuple(_node_share(recipe, count, local, counts, fixed) for count in counts)
+    return tuple(_node_share(recipe, count, local, counts, options) for count in counts)
 
 
 def _node_share(recipe: Recipe, count: int, local: int, counts: range, options: PlanOptions) -> NodeShare:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -27,7 +28,8 @@ class TrainRequest:
     num_gpus: int | None = None
     gpus: tuple[int, ...] | None = None
     num_processes: int | None = None
-    batch_size: int | None = None
+    distributed: str | None = None
+    batch_size: int | str | None = None
     gradient_accumulation: int | None = None
     effective_batch: int | None = None
     lr_scaling: str | None = None
@@ -39,7 +41,8 @@ class TrainRequest:
     run: str | None = None
     resume: str = "none"
     grace_seconds: int | None = None
-    nnodes: int | None = None
+    nnodes: tuple[int, int] | None = None
+    """Fewest and most machines."""
     node_rank: int | None = None
     rdzv_endpoint: str | None = None
     master_port: int | None = None
@@ -56,6 +59,25 @@ def _gpu_list(context: click.Context, option: click.Parameter, text: str | None)
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a list of GPU numbers such as 0,1") from None
+
+
+def _batch_size(context: click.Context, option: click.Parameter, text: str | None) -> int | str | None:
+    del context, option
+    if text is None or text == "auto":
+        return text
+    if re.fullmatch(r"[1-9][0-9]*", text):
+        return int(text)
+    raise click.BadParameter(f"{text!r} is neither a number of samples nor auto")
+
+
+def _node_range(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    del context, option
+    if text is None:
+        return None
+    found = re.fullmatch(r"(?P<low>[1-9][0-9]*)(:(?P<high>[1-9][0-9]*))?", text)
+    if found and int(found["low"]) <= int(found["high"] or found["low"]):
+        return int(found["low"]), int(found["high"] or found["low"])
+    raise click.BadParameter(f"{text!r} is neither a number of machines nor a range such as 1:4")
 
 
 def _run_name(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
@@ -102,10 +124,24 @@ _OPTIONS: Final = (
         show_default=True,
         help="auto takes the GPUs where there are any, and says what it found.",
     ),
+    click.option("--gpu", "device", flag_value="cuda", help="Same as --device cuda."),
+    click.option("--no-gpu", "device", flag_value="cpu", help="Same as --device cpu."),
     click.option("--num-gpus", type=_POSITIVE, metavar="N", help="The first N visible GPUs. Default: all."),
     click.option("--gpus", callback=_gpu_list, metavar="LIST", help="These GPUs, e.g. 0,2."),
     click.option("--num-processes", type=_POSITIVE, metavar="N", help="Processes on the CPU. Default: at most 2."),
-    click.option("--batch-size", type=_POSITIVE, metavar="N", help="Samples of a micro-batch on one device."),
+    click.option(
+        "--distributed",
+        is_flag=False,
+        flag_value="auto",
+        type=click.Choice(["auto", "ddp", "dp"]),
+        help="One process per device always; dp is an old name, accepted with a note.",
+    ),
+    click.option(
+        "--batch-size",
+        callback=_batch_size,
+        metavar="N|auto",
+        help="Samples of a micro-batch on one device. auto tries out the largest that fits into its memory.",
+    ),
     click.option("--gradient-accumulation", type=_POSITIVE, metavar="N", help="Micro-batches of an optimiser step."),
     click.option(
         "--effective-batch", type=_POSITIVE, metavar="N", help="Samples of an optimiser step. Default: the recipe's."
@@ -143,10 +179,15 @@ _OPTIONS: Final = (
     click.option(
         "--grace-seconds", type=_POSITIVE, metavar="N", help="Time from a stop signal to the kill. Default: the plan's."
     ),
-    click.option("--nnodes", type=_POSITIVE, metavar="N", help="Machines; run the same command on each."),
+    click.option(
+        "--nnodes",
+        callback=_node_range,
+        metavar="N|MIN:MAX",
+        help="Machines; run the same command on each. A range goes on with those that are left.",
+    ),
     click.option("--node-rank", type=click.IntRange(min=0), metavar="N", help="Number of this machine, from 0."),
     click.option("--rdzv-endpoint", callback=_endpoint, metavar="HOST:PORT", help="Where the machines meet."),
-    click.option("--master-port", type=_PORT, metavar="N", help="Port for one machine. Default: a free one."),
+    click.option("--master-port", "--port", type=_PORT, metavar="N", help="Port for one machine. Default: a free one."),
     click.option(
         "--basic-training",
         is_flag=True,

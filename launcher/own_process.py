@@ -20,7 +20,18 @@ def own_command(arguments: Sequence[str]) -> list[str]:
 
 def shown(arguments: Sequence[str]) -> str:
     """`bevnext-sam2 ARGUMENTS`, quoted for a shell."""
-    return shlex.join(["bevnext-sam2", *arguments])
+    return quoted(["bevnext-sam2", *arguments])
+
+
+def quoted(arguments: Sequence[str]) -> str:
+    """The arguments as bash, zsh and ksh read them back byte for byte, in one line that a terminal can show."""
+    return " ".join(shlex.quote(argument) if argument.isprintable() else _escaped(argument) for argument in arguments)
+
+
+def _escaped(argument: str) -> str:
+    """`$'...'`: line breaks, control characters and bytes that are no UTF-8 as octal escapes."""
+    shows = {byte: chr(byte) for byte in range(0x20, 0x7F)} | {ord("'"): r"\'", ord("\\"): r"\\"}
+    return "$'" + "".join(shows.get(byte, f"\\{byte:03o}") for byte in os.fsencode(argument)) + "'"
 
 
 def own_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -31,5 +42,5 @@ def own_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def shell_line(command: Sequence[str], environment: Mapping[str, str]) -> str:
     """A line for a shell that starts the same process as `command` in `ROOT` with `environment` added."""
-    settings = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
-    return " ".join([f"cd {shlex.quote(str(ROOT))} &&", *settings, shlex.join(command)])
+    settings = [f"{name}={quoted([value])}" for name, value in environment.items()]
+    return " ".join([f"cd {quoted([str(ROOT)])} &&", *settings, quoted(command)])

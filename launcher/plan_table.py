@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import click
@@ -65,18 +65,27 @@ def _devices(run: PlannedRun) -> Iterator[Line]:
     plan, origin = run.plan, run.plan.origins
     yield "device", run.choices.devices_text, origin["device_kind"]
     if plan.nodes > 1:
-        yield "nodes", f"{plan.nodes}", origin["nodes"]
+        count = f"{plan.node_shares[0].nodes} to {plan.nodes}" if plan.node_shares else f"{plan.nodes}"
+        yield "nodes", count, origin["nodes"]
     yield "processes", f"{plan.devices}", origin["devices"]
+    asked = run.choices.options.distributed
+    yield "distributed", "ddp, one process per device", f"option --distributed {asked}" if asked else "default"
     if plan.device_kind != "cpu":
         yield "devices", ", ".join(map(str, plan.device_ids[: plan.devices_per_node])), origin["device_ids"]
 
 
 def _step(plan: Plan) -> Iterator[Line]:
     origin = plan.origins
-    yield "batch per device", f"{plan.device_batch}", origin["device_batch"]
+    batch = f"{plan.device_batch}"
+    if plan.batch_candidates:
+        batch = f"the largest of {_abridged(plan.batch_candidates)} that fits; the plan below is for {batch}"
+    yield "batch per device", batch, origin["device_batch"]
     yield "accumulation", f"{plan.accumulation}", origin["accumulation"]
     product = f"{plan.devices} x {plan.device_batch} x {plan.accumulation}"
     yield "effective batch", f"{plan.effective_batch} = {product}", origin["effective_batch"]
+    for share in plan.node_shares:
+        product = f"{share.nodes * plan.devices_per_node} x {share.device_batch} x {share.accumulation}"
+        yield f"  on {share.nodes} node(s)", f"{plan.effective_batch} = {product}", "derived: the same step"
     yield "recipe's batch", f"{plan.reference_batch}", origin["reference_batch"]
     yield "recipe's rate", f"{plan.base_learning_rate:g}", origin["base_learning_rate"]
     yield "scaling rule", plan.lr_rule, origin["lr_rule"]
@@ -105,3 +114,9 @@ def _machine(plan: Plan) -> Iterator[Line]:
         yield "loader demand", "unknown", origin["images_per_second"]
     yield "shared memory", size_text(plan.shared_memory_bytes), origin["shared_memory_bytes"]
     yield "grace period", f"{plan.grace_seconds} s", origin["grace_seconds"]
+
+
+def _abridged(numbers: Sequence[int]) -> str:
+    """`1, 2, 4, 8`, or `1, 2, 3, ... 256` where there are many."""
+    few = [*numbers] if len(numbers) <= 8 else [*numbers[:3], "...", numbers[-1]]
+    return ", ".join(map(str, few))

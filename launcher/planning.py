@@ -24,6 +24,7 @@ from launcher.dataset import (
     epoch_samples,
     preparations,
 )
+from launcher.measured import measured_before
 from launcher.options import TrainRequest
 from launcher.run_folder import Launch, check_recipe, check_run, saved_launch, saved_recipe
 from launcher.torchrun import (
@@ -125,7 +126,7 @@ def decide(request: TrainRequest, survey: GpuSurvey | None = None) -> Choices:
         check_run(run_dir, resume)
         check_recipe(run_dir, recipe)
     nodes = Nodes(request.node_rank, request.rdzv_endpoint, request.master_port)
-    check_nodes(request.nnodes or 1, nodes)
+    check_nodes(*(request.nnodes or (1, 1)), nodes)
     survey = survey or survey_gpus()
     wanted, asked_by = _asked_devices(request)
     devices = device_facts(wanted, survey, asked_by)
@@ -158,7 +159,13 @@ def plan_run(choices: Choices) -> PlannedRun:
         origin = "expected: what `data synth` makes"
     else:
         samples, origin = 1, UNKNOWN
-    plan = make_plan(choices.recipe, samples=samples, devices=choices.devices, options=choices.options)
+    plan = make_plan(
+        choices.recipe,
+        samples=samples,
+        devices=choices.devices,
+        options=choices.options,
+        measured=measured_before(choices.recipe, choices.devices, choices.run_dir),
+    )
     origins = {**plan.origins, "epoch_samples": origin, "recipe": choices.recipe_origin}
     plan = plan.model_copy(update={"origins": origins})
     log_dir = choices.run_dir / run_directory.LOGS / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
@@ -213,12 +220,15 @@ def _plan_options(request: TrainRequest) -> PlanOptions:
         flag = "--mixed-precision" if request.mixed_precision else "--no-mixed-precision"
         raise UsageError(f"--precision {request.precision} and {flag} are both given", fix="leave one out")
     mixed = {None: request.precision, True: "mixed", False: "fp32"}[request.mixed_precision]
+    fewest, most = request.nnodes or (None, None)
     return PlanOptions.model_validate(
         {
             "device": None if request.device == "auto" else request.device,
             "gpus": request.gpus,
             "num_devices": request.num_gpus or request.num_processes,
-            "nodes": request.nnodes,
+            "distributed": request.distributed,
+            "nodes": most,
+            "min_nodes": None if fewest == most else fewest,
             "batch_size": request.batch_size,
             "effective_batch": request.effective_batch,
             "gradient_accumulation": request.gradient_accumulation,

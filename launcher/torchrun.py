@@ -27,17 +27,22 @@ class Nodes:
     """Port on a single machine; `None` takes a free one."""
 
 
-def check_nodes(count: int, nodes: Nodes) -> None:
+def check_nodes(fewest: int, most: int, nodes: Nodes) -> None:
     """Raise `UsageError` where the options about machines do not fit each other, or the port is taken."""
-    if count > 1 and nodes.endpoint is None:
+    count = str(most) if fewest == most else f"{fewest}:{most}"
+    if most > 1 and nodes.endpoint is None:
         raise UsageError(f"--nnodes {count} needs a place to meet", fix="add --rdzv-endpoint HOST:PORT of one machine")
-    if count == 1 and (nodes.endpoint is not None or nodes.node_rank not in (None, 0)):
+    if most == 1 and (nodes.endpoint is not None or nodes.node_rank not in (None, 0)):
         raise UsageError("--rdzv-endpoint and --node-rank are for several machines", fix="add --nnodes N")
-    if nodes.node_rank is not None and nodes.node_rank >= count:
-        raise UsageError(f"--node-rank {nodes.node_rank} of --nnodes {count}", fix=f"ranks go from 0 to {count - 1}")
+    if nodes.node_rank is not None and nodes.node_rank >= most:
+        raise UsageError(f"--node-rank {nodes.node_rank} of --nnodes {count}", fix=f"ranks go from 0 to {most - 1}")
+    if nodes.node_rank is not None and fewest != most:
+        raise UsageError(
+            f"--nnodes {count} and --node-rank exclude each other", fix="leave out --node-rank: machines come and go"
+        )
     if nodes.port is None:
         return
-    if count > 1:
+    if most > 1:
         raise UsageError("--master-port is for one machine", fix="the port of several stands in --rdzv-endpoint")
     try:
         socket.create_server(("127.0.0.1", nodes.port)).close()
@@ -56,7 +61,7 @@ def torchrun_command(plan: Plan, nodes: Nodes, *, log_dir: Path, trainer: str, a
     redirects = ",".join(f"{rank}:{2 if rank == 0 else 3}" for rank in range(workers))
     return [
         *(sys.executable, "-m", "torch.distributed.run"),
-        *_rendezvous(plan.nodes, nodes),
+        *_rendezvous(plan, nodes),
         *("--nproc-per-node", str(workers)),
         *("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"),
         *("--log-dir", str(log_dir), "--redirects", redirects),
@@ -76,15 +81,16 @@ def torchrun_environment(plan: Plan) -> dict[str, str]:
     return environment
 
 
-def _rendezvous(count: int, nodes: Nodes) -> list[str]:
-    if count == 1:
+def _rendezvous(plan: Plan, nodes: Nodes) -> list[str]:
+    if plan.nodes == 1:
         if nodes.port is None:
             return ["--standalone"]
         return ["--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", str(nodes.port)]
     endpoint = nodes.endpoint or ""  # several nodes have one, see check_nodes
     host, _, port = endpoint.rpartition(":")
-    if nodes.node_rank is None:
-        meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "bevnext-sam2"]
-    else:
-        meet = ["--node-rank", str(nodes.node_rank), "--master-addr", host, "--master-port", port]
-    return ["--nnodes", str(count), *meet]
+    if nodes.node_rank is not None:
+        fixed = ("--node-rank", str(nodes.node_rank), "--master-addr", host, "--master-port", port)
+        return ["--nnodes", str(plan.nodes), *fixed]
+    count = f"{plan.node_shares[0].nodes}:{plan.nodes}" if plan.node_shares else str(plan.nodes)
+    meet = ("--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "bevnext-sam2")
+    return ["--nnodes", count, *meet]

@@ -29,6 +29,8 @@ def choose_recipe(options: StartOptions) -> Recipe:
 def choose_plan(options: StartOptions, run_dir: Path, recipe: Recipe, samples: int, processes: int) -> Plan:
     """The plan in the run directory, where the command line says nothing about it; else a plan made here.
 
+    A plan for a range of machines becomes that for the machines that have met.
+
     Args:
         samples: samples of one epoch.
         processes: how many were started.
@@ -52,7 +54,8 @@ def choose_plan(options: StartOptions, run_dir: Path, recipe: Recipe, samples: i
             f"split {recipe.data.train_split!r} of {options.data_root} has {samples}",
             fix="check --data-root, or remove the file to plan again",
         )
-    return plan
+    machines = {share.nodes * plan.devices_per_node: share.nodes for share in plan.node_shares}
+    return plan.on_nodes(machines[processes]) if processes in machines else plan
 
 
 def write_start(run_dir: Path, recipe: Recipe, plan: Plan) -> None:

@@ -74,7 +74,7 @@ def parsed(line: str) -> TrainRequest:
 def test_every_option_reaches_the_request() -> None:
     request = parsed(
         "--config bevnext/bevnext-stage1 --set engine.seed=1 --set 'data.train_split=a b' --data-root /d --version v "
-        "--index-dir /i --device cuda --num-gpus 2 --gpus 0,3 --num-processes 4 --batch-size 5 "
+        "--index-dir /i --device cuda --num-gpus 2 --gpus 0,3 --num-processes 4 --distributed ddp --batch-size 5 "
         "--gradient-accumulation 6 --effective-batch 7 --lr-scaling sqrt --epochs 8 --mixed-precision "
         "--precision bf16 --workers 0 --output-dir /o --run r --resume auto --grace-seconds 9 --nnodes 2 --node-rank 1 "
         "--rdzv-endpoint host:1 --master-port 10 --basic-training --dry-run --json"
@@ -89,6 +89,7 @@ def test_every_option_reaches_the_request() -> None:
         num_gpus=2,
         gpus=(0, 3),
         num_processes=4,
+        distributed="ddp",
         batch_size=5,
         gradient_accumulation=6,
         effective_batch=7,
@@ -101,7 +102,7 @@ def test_every_option_reaches_the_request() -> None:
         run="r",
         resume="auto",
         grace_seconds=9,
-        nnodes=2,
+        nnodes=(2, 2),
         node_rank=1,
         rdzv_endpoint="host:1",
         master_port=10,
@@ -115,15 +116,26 @@ def test_without_options_the_request_is_the_default_one() -> None:
     assert parsed("") == TrainRequest()
 
 
-def test_both_names_of_the_data_option_and_both_precisions() -> None:
+def test_old_names_and_forms() -> None:
     assert parsed("--data-path /d").data_root == Path("/d")
     assert parsed("--no-mixed-precision").mixed_precision is False
+    assert parsed("--gpu").device == "cuda"
+    assert parsed("--no-gpu").device == "cpu"
+    assert parsed("--port 4000").master_port == 4000
+    assert parsed("--distributed --epochs 3").distributed == "auto"
+    assert parsed("--batch-size auto").batch_size == "auto"
+    assert parsed("--nnodes 1:4").nnodes == (1, 4)
 
 
 @pytest.mark.parametrize(
     "line",
     [
         "--batch-size 0",
+        "--batch-size big",
+        "--nnodes 0",
+        "--nnodes 3:2",
+        "--nnodes 1:",
+        "--distributed horovod",
         "--gpus 0,x",
         "--gpus=-1,",
         "--lr-scaling cubic",
@@ -137,7 +149,7 @@ def test_both_names_of_the_data_option_and_both_precisions() -> None:
     ],
 )
 def test_malformed_options_are_bad_usage(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["train", *shlex.split(line)]) == 2
+    assert run(["train", *shlex.split(line), "--dry-run"]) == 2
     assert "Usage: bevnext-sam2 train" in capsys.readouterr().err
 
 
@@ -172,6 +184,11 @@ def refused(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
         ("--node-rank 1", 2, "--nnodes"),
         ("--nnodes 2 --node-rank 2 --rdzv-endpoint h:1", 2, "from 0 to 1"),
         ("--nnodes 2 --master-port 1 --rdzv-endpoint h:1", 2, "one machine"),
+        ("--nnodes 1:2", 2, "--rdzv-endpoint"),
+        ("--nnodes 1:2 --node-rank 0 --rdzv-endpoint h:1", 2, "come and go"),
+        ("--num-processes 1 --nnodes 1:3 --rdzv-endpoint h:1 --effective-batch 8", 2, "--effective-batch 6 or 12"),
+        ("--batch-size auto --no-gpu", 2, "out of memory"),
+        ("--gpu", 2, "--device cpu trains without"),
     ],
 )
 def test_one_clear_message_and_the_right_exit_code(

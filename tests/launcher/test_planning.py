@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from configs.errors import DataError, UsageError
 from configs.recipes import known_recipes
 from launcher.options import TrainRequest
+from launcher.plan_table import show_plan
 from launcher.planning import PlannedRun, decide, plan_run
 from launcher.preview import preview
 from launcher.run_folder import write_run
@@ -127,6 +129,33 @@ def test_a_changed_batch_warns_until_a_rule_is_named(root: Path) -> None:
     recipe = {"overrides": ("optimizer.reference_batch=8", "optimizer.learning_rate=0.001")}
     assert planned(**changed, **recipe).plan.warnings
     assert planned(**changed, **recipe, lr_scaling="linear").plan.learning_rate == pytest.approx(0.0005)
+
+
+def test_distributed_is_one_process_per_device_whatever_it_is_called(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("auto", "ddp", "dp", None):
+        run = planned(gpus(4), data_root=root, distributed=name)
+        assert (run.plan.devices, run.command[run.command.index("--nproc-per-node") + 1]) == (4, "4")
+        assert any("--distributed dp" in warning for warning in run.plan.warnings) == (name == "dp")
+        show_plan(run, as_json=False)
+        origin = f"option --distributed {name}" if name else "default"
+        assert re.search(rf"^distributed +ddp, one process per device +{origin} *$", capsys.readouterr().out, re.M)
+
+
+def test_a_range_of_machines_is_shown_for_each_number(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = planned(gpus(2), data_root=root, nnodes=(1, 2), rdzv_endpoint="h:1", effective_batch=8)
+    assert run.command[run.command.index("--nnodes") + 1] == "1:2"
+    show_plan(run, as_json=False)
+    text = capsys.readouterr().out
+    assert re.search(r"on 1 node\(s\) +8 = 2 x \d x \d", text)
+    assert re.search(r"on 2 node\(s\) +8 = 4 x 2 x 1", text)
+
+
+def test_a_batch_left_to_trying_names_what_it_chooses_from(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = planned(gpus(2), data_root=root, batch_size="auto", effective_batch=16)
+    show_plan(run, as_json=False)
+    assert "the largest of 1, 2, 4, 8 that fits" in capsys.readouterr().out
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

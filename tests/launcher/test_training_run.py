@@ -60,7 +60,11 @@ def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlannedR
     (tmp_path / "pretending_trainer.py").write_text(textwrap.dedent(FAKE_TRAINER))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     request = TrainRequest(
-        data_root=root, version="v1.0-synthetic", num_processes=2, output_dir=tmp_path / "a b", run="it's $HOME; ü *"
+        data_root=root,
+        version="v1.0-synthetic",
+        num_processes=2,
+        output_dir=tmp_path / "a b",
+        run="it's $HOME;\n\\ ü *",
     )
     choices = replace(decide(request, GpuSurvey(problem="none", driver_missing=True)), trainer="pretending_trainer")
     planned = plan_run(choices)

@@ -45,3 +45,7 @@ class DataError(BevnextError):
     """A data set, index or results file that is missing, damaged or of another kind (exit code 3)."""
 
     exit_code = ExitCode.BAD_DATA
+
+
+class DamagedFileError(DataError):
+    """A file of a sample that is missing, cut short or damaged: another sample may stand in for this one."""

@@ -192,6 +192,22 @@ class EmaConfig(Section):
     init_updates: int = Field(10560, ge=0)
 
 
+class GuardConfig(Section):
+    """What a run does about steps and samples that are bad, and about processes that hang."""
+
+    non_finite: Literal["stop", "skip", "rewind"] = "stop"
+    """A loss or gradient that is not finite: end the run, leave the weights as they were, or put back the last
+    checkpoint's. The run goes on with the samples that follow, in both cases."""
+    non_finite_limit: PositiveInt = 10
+    """Steps of a run that may be skipped or rewound; the next one ends it."""
+    damaged_samples: Literal["error", "skip"] = "error"
+    """A sample whose files are missing or damaged: end the run, or let the next one of the split stand in."""
+    damaged_limit: PositiveInt = 10
+    """Different samples that may be skipped in one start of a run; the next one ends it."""
+    hang_seconds: PositiveFloat | None = 900.0
+    """A process without progress for so long is taken to hang, and the run ends with code 77; `null` waits."""
+
+
 class EngineConfig(Section):
     """The rest of a run: precision, seed, averaging, checkpoints, evaluation."""
 
@@ -206,6 +222,7 @@ class EngineConfig(Section):
     keep_last: PositiveInt = 2
     evaluate_every: int = Field(0, ge=0)
     """Epochs between evaluations on the validation split; 0 evaluates once, at the end."""
+    guards: GuardConfig = GuardConfig()
 
 
 class Recipe(Section):

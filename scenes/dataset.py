@@ -92,6 +92,11 @@ class SceneDataset(Dataset[Sample]):
             token=frames[0].token,
         )
 
+    def row_after(self, row: int) -> int:
+        """The row that stands in for one that cannot be read: the next one of the data set, round about."""
+        rows = np.sort(self.rows)
+        return int(rows[np.searchsorted(rows, row, side="right") % len(rows)])
+
     def _frames(self, row: int) -> list[Frame]:
         """The key frame and those before it; where the scene begins, the key frame stands in (as published)."""
         frame = self.index.frame(row)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.errors import DataError
+from configs.errors import DamagedFileError
 
 _POINT_VALUES: Final = 5  # x, y, z, intensity, ring
 _FIX: Final = "fetch the file again; `bevnext-sam2 data check --deep` lists every damaged file"
@@ -24,14 +24,16 @@ def read_points(path: Path) -> Float32Array:
     """Points float32 `[M, 3]` (x, y, z in the LiDAR frame, metres) of a nuScenes `.pcd.bin` file.
 
     Raises:
-        DataError: the file is missing, or is not a whole number of points.
+        DamagedFileError: the file is missing, or is not a whole number of points.
     """
     try:
         values = np.fromfile(path, np.float32)
     except OSError as error:
-        raise DataError(f"cannot read LiDAR sweep {path}: {error.strerror}", fix=_FIX) from error
+        raise DamagedFileError(f"cannot read LiDAR sweep {path}: {error.strerror}", fix=_FIX) from error
     if values.size == 0 or values.size % _POINT_VALUES:
-        raise DataError(f"LiDAR sweep {path}: {values.size} numbers are not whole points of {_POINT_VALUES}", fix=_FIX)
+        raise DamagedFileError(
+            f"LiDAR sweep {path}: {values.size} numbers are not whole points of {_POINT_VALUES}", fix=_FIX
+        )
     return values.reshape(-1, _POINT_VALUES)[:, :3]
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from configs.errors import DataError
+from configs.errors import DamagedFileError, DataError
+from configs.process_death import die_with_parent
 from scenes.dataset import SceneDataset
 from scenes.order import BatchLayout, EpochOrder, SampleKey
-from scenes.sample import Batch, collate
+from scenes.sample import Batch, Sample, collate
 
 _PREFETCH = 2  # batches each worker prepares ahead
+_MOST_DAMAGED = 100  # samples passed over for one batch; more of them are no accident
 
 
 class TrainingSampler(Sampler[list[SampleKey]]):
@@ -70,12 +73,15 @@ def training_batches(
     stop_step: int,
     workers: int,
     pin_memory: bool = False,
+    skip_damaged: bool = False,
 ) -> BatchLoader:
     """One stream of this rank's micro-batches, `layout.accumulation` of them per optimiser step.
 
     Steps count over all epochs, so workers go on reading while an epoch ends; to resume, give another `first_step`.
+    With `skip_damaged` another sample stands in for one that cannot be read: a pure function of the data, too.
     """
-    return BatchLoader(dataset, TrainingSampler(order, layout, first_step, stop_step), workers, pin_memory)
+    sampler = TrainingSampler(order, layout, first_step, stop_step)
+    return BatchLoader(dataset, sampler, workers, pin_memory, skip_damaged)
 
 
 def evaluation_batches(
@@ -97,11 +103,19 @@ class BatchLoader:
     Args:
         batches: lists of what `dataset` is indexed with, one list per batch.
         pin_memory: hand batches over in page-locked memory, for copies to a GPU beside computation.
+        skip_damaged: let other samples stand in for those that cannot be read, and name them in `Batch.damaged`.
     """
 
-    def __init__(self, dataset: SceneDataset, batches: Sampler[Any], workers: int, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: SceneDataset,
+        batches: Sampler[Any],
+        workers: int,
+        pin_memory: bool = False,
+        skip_damaged: bool = False,
+    ) -> None:
         self._loader: DataLoader[Batch | DataError] = DataLoader(
-            _BatchReader(dataset),
+            _BatchReader(dataset, skip_damaged),
             sampler=batches,
             batch_size=None,
             collate_fn=_as_it_is,
@@ -109,6 +123,7 @@ class BatchLoader:
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             prefetch_factor=_PREFETCH if workers else None,
+            worker_init_fn=_begin_worker,
         )
 
     def __len__(self) -> int:
@@ -126,14 +141,26 @@ class BatchLoader:
 class _BatchReader(Dataset[Any]):
     """Reads whole batches. Faults of the data are returned: an exception would arrive here as a worker's traceback."""
 
-    def __init__(self, dataset: SceneDataset) -> None:
+    def __init__(self, dataset: SceneDataset, skip_damaged: bool) -> None:
         self.dataset = dataset
+        self.skip_damaged = skip_damaged
 
     def __getitem__(self, keys: list[int] | list[SampleKey]) -> Batch | DataError:
+        damaged: list[str] = []
         try:
-            return collate([self.dataset[key] for key in keys])
+            return replace(collate([self._read(key, damaged) for key in keys]), damaged=damaged)
         except DataError as error:
             return error
+
+    def _read(self, key: int | SampleKey, damaged: list[str]) -> Sample:
+        """The sample, or the first readable one after it; the tokens of those passed over go to `damaged`."""
+        try:
+            return self.dataset[key]
+        except DamagedFileError:
+            if not (self.skip_damaged and isinstance(key, SampleKey) and len(damaged) < _MOST_DAMAGED):
+                raise
+            damaged.append(self.dataset.index.frame(key.row).token)
+            return self._read(key._replace(row=self.dataset.row_after(key.row)), damaged)
 
 
 @contextmanager
@@ -147,6 +174,12 @@ def _stop_signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(number: int) -> None:
+    """Whatever kills the process that reads, even SIGKILL, its workers do not outlive it."""
+    del number
+    die_with_parent(signal.SIGKILL)
 
 
 def _as_it_is(batch: Any) -> Any:

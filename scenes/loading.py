@@ -19,7 +19,7 @@ import simplejpeg
 import torch
 from torch import Tensor
 
-from configs.errors import DataError
+from configs.errors import DamagedFileError, DataError
 
 Crop = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the resized image; may leave the image."""
@@ -48,12 +48,13 @@ class ImageLoader:
             uint8 `[height, width, 3]`, valid until the next call.
 
         Raises:
-            DataError: missing, truncated, damaged, or of another size. Nothing is ever replaced or repaired.
+            DamagedFileError: missing, truncated or damaged. Nothing is ever repaired.
+            DataError: of another size.
         """
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DataError(f"cannot read image {path}: {error.strerror}", fix=_FIX) from error
+            raise DamagedFileError(f"cannot read image {path}: {error.strerror}", fix=_FIX) from error
         try:
             found = simplejpeg.decode_jpeg_header(data)[:2]
             if found == size:
@@ -61,7 +62,9 @@ class ImageLoader:
                 simplejpeg.decode_jpeg(data, buffer=image.numpy())
                 return image
         except ValueError as error:
-            raise DataError(f"image {path} ({len(data)} bytes) is not a whole JPEG: {error}", fix=_FIX) from error
+            raise DamagedFileError(
+                f"image {path} ({len(data)} bytes) is not a whole JPEG: {error}", fix=_FIX
+            ) from error
         raise DataError(
             f"image {path} is {found[0]}x{found[1]} (height x width), the index says {size[0]}x{size[1]}",
             fix="build the index again (`bevnext-sam2 data index`)",

@@ -8,7 +8,7 @@ CAM_FRONT, `canvas` the augmented network image, `bev` the augmented ego frame t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -57,6 +57,8 @@ class Batch:
     rows: Tensor
     """int64 `[B]`: row of the sample in the index."""
     tokens: list[str]
+    damaged: list[str] = field(default_factory=list)
+    """Tokens of samples that could not be read, and for which others in this batch stand in."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on `device`."""

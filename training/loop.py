@@ -21,6 +21,8 @@ from scenes.index import SceneIndex
 from scenes.sample import Batch
 
 from .checkpoints import CheckpointFolder, RunManifest
+from .guards import Guards
+from .memory import out_of_memory_explained
 from .reporter import SilentReporter
 from .stop_signal import StopSignal
 from .trainer import Trainer
@@ -53,12 +55,16 @@ def train(run: Run, batches: Iterable[Batch]) -> ExitCode:
         batches: this process's micro-batches from the state's step on.
     """
     state, plan = run.trainer.state, run.plan
+    guards = Guards(run.recipe.engine.guards, state, run.folder, run.world, run.reporter)
     try:
         if _evaluation_due(run):  # stopped between a checkpoint and its evaluation
             evaluate(run)
         for micro_batches, waited in micro_batches_of_steps(batches, plan.accumulation, run.world.device):
-            report = run.trainer.train_step(micro_batches, stop=bool(run.stop))
-            run.reporter.step(state.step, report, waited)
+            with out_of_memory_explained(plan, run.recipe, state.step, micro_batches):
+                report = run.trainer.train_step(micro_batches, stop=bool(run.stop))
+            guards.after_step(report, micro_batches)
+            if not report.fault:
+                run.reporter.step(state.step, report, waited)
             if report.stop or _checkpoint_due(run):
                 save(run)
             if report.stop:

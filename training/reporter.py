@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from configs import run_directory
 from configs.plan import Plan
 
+from .fault import StepFault
 from .metrics_log import MetricsLog
 from .trainer import StepReport
 
@@ -37,6 +38,12 @@ class SilentReporter:
 
     def checkpoint(self, step: int, place: Path, seconds: float) -> None:
         """A checkpoint has been written."""
+
+    def fault(self, step: int, fault: StepFault, answer: str) -> None:
+        """A step was not finite; `answer` says what became of it."""
+
+    def skipped_samples(self, step: int, tokens: list[str], total: int) -> None:
+        """Other samples stood in for those of `tokens`; `total` of them so far."""
 
     def predicted(self, done: int, samples: int) -> None:
         """`done` of this process's samples of an evaluation are predicted."""
@@ -102,6 +109,14 @@ class Reporter(SilentReporter):
         self._metrics.write("checkpoint", step, {"seconds": seconds, "bytes": size}, epoch=self._epoch(step))
         self.say(f"saved {place} ({size / 2**20:.1f} MiB in {seconds:.2f} s)")
         self._window.begun += seconds
+
+    def fault(self, step: int, fault: StepFault, answer: str) -> None:
+        self._metrics.write("fault", step, {}, reason=fault.reason, answer=answer, tokens=list(fault.tokens))
+        self.say(f"step {step}: {fault.reason}; {answer}; samples: {', '.join(fault.tokens)}")
+
+    def skipped_samples(self, step: int, tokens: list[str], total: int) -> None:
+        self._metrics.write("skipped_samples", step, {}, tokens=tokens, total=total)
+        self.say(f"step {step}: cannot be read, others stand in ({total} so far): {', '.join(tokens)}")
 
     def predicted(self, done: int, samples: int) -> None:
         self._progress.update(self._task, figures=f"evaluating {done}/{samples}")

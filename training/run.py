@@ -91,6 +91,7 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
             stop_step=plan.total_steps,
             workers=plan.workers,
             pin_memory=world.device.type != "cpu",
+            skip_damaged=recipe.engine.guards.damaged_samples == "skip",
         )
         if world.is_main:
             write_start(run_dir, recipe, plan)

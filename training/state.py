@@ -33,6 +33,8 @@ class TrainingState:
     average: MovingAverage | None
     step: int = 0
     """Optimiser steps done."""
+    faults: int = 0
+    """Steps among them that changed nothing because their loss or gradient was not finite."""
 
     @property
     def best_detector(self) -> Detector:
@@ -45,7 +47,8 @@ class TrainingState:
         if self.average:
             yield EMA_WEIGHTS, save(_contiguous(self.average.detector))
         buffer = io.BytesIO()
-        torch.save({"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}, buffer)
+        others = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "faults": self.faults}
+        torch.save(others, buffer)
         yield OPTIMIZER, buffer.getvalue()
 
     def restore(self, directory: Path, step: int) -> None:
@@ -56,6 +59,7 @@ class TrainingState:
         others = torch.load(directory / OPTIMIZER, map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(others["optimizer"])
         self.scaler.load_state_dict(others["scaler"])
+        self.faults = others.get("faults", 0)  # checkpoints of the first versions have none
         self.step = step
 
 

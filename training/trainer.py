@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from configs.errors import BevnextError
 from configs.plan import Plan
 from configs.schema import Recipe
 from scenes.sample import Batch
 
+from .fault import StepFault
 from .optimizer import set_rate
 from .schedule import rate_factor
 from .state import TrainingState
@@ -49,6 +49,10 @@ class StepReport:
     """Before clipping."""
     stop: bool
     """Some process was asked to stop."""
+    damaged: bool = False
+    """Some process could not read a sample, and took another one instead."""
+    fault: StepFault | None = None
+    """Why the step changed nothing but the number of steps done."""
 
 
 class Trainer:
@@ -60,6 +64,9 @@ class Trainer:
         self.plan = plan
         self.world = world
         self.parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        skips = recipe.engine.guards.non_finite == "skip"
+        self._statistics = list(state.detector.buffers()) if skips else []
+        self._statistics_before = [buffer.clone() for buffer in self._statistics]
         self.network: nn.Module = state.detector
         if world.size > 1:
             self.network = DistributedDataParallel(
@@ -74,11 +81,15 @@ class Trainer:
         Args:
             stop: this process was asked to stop; every process's report tells if any was.
 
-        Raises:
-            BevnextError: the loss or its gradient is not finite, on any process; the weights are as before the step.
+        Returns:
+            The same report on every process. Where the loss or its gradient is not finite, on any process, it has a
+            `fault`; weights and optimiser are then as before the step, and batch-norm statistics too where the recipe
+            skips such steps.
         """
         state = self.state
         self._seed_randomness()
+        if self._statistics:
+            torch._foreach_copy_(self._statistics_before, self._statistics)
         learning_rate = set_rate(state.optimizer, rate_factor(self.recipe.schedule, state.step, self.plan.total_steps))
         normaliser = self.world.sum(torch.stack([state.detector.normaliser(batch) for batch in micro_batches]).sum(0))
         terms: dict[str, Tensor] = {}
@@ -90,16 +101,22 @@ class Trainer:
             own_losses.append(torch.stack(list(found.values())).sum())
         state.scaler.unscale_(state.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_norm)
-        sums = self.world.sum(torch.stack([*(value.float() for value in terms.values()), _flag(stop, grad_norm)]))
-        *values, stops, norm = torch.cat([sums, grad_norm.float()[None]]).tolist()
-        self._check_finite(sum(values), norm, micro_batches, own_losses)
-        state.scaler.step(state.optimizer)
+        damaged = any(batch.damaged for batch in micro_batches)
+        flags = torch.tensor([stop, damaged], dtype=torch.float32, device=grad_norm.device)
+        sums = self.world.sum(torch.cat([torch.stack([value.float() for value in terms.values()]), flags]))
+        *values, stops, damages, norm = torch.cat([sums, grad_norm.float()[None]]).tolist()
+        fault = self._fault(sum(values), norm, micro_batches, own_losses, normaliser)
+        if fault is None:
+            state.scaler.step(state.optimizer)
+        elif self._statistics:
+            torch._foreach_copy_(self._statistics, self._statistics_before)
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
-        if state.average:
+        if state.average and fault is None:
             state.average.update(state.step)
-        return StepReport(sum(values), dict(zip(terms, values, strict=True)), learning_rate, norm, stops > 0)
+        terms_of_step = dict(zip(terms, values, strict=True))
+        return StepReport(sum(values), terms_of_step, learning_rate, norm, stops > 0, damages > 0, fault)
 
     def forward_backward(self, batch: Batch, normaliser: Tensor) -> dict[str, Tensor]:
         """Add one micro-batch's gradient; returns its loss terms, detached."""
@@ -123,21 +140,31 @@ class Trainer:
         words = (self.recipe.engine.seed, self.state.step, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
 
-    def _check_finite(self, loss: float, norm: float, batches: Sequence[Batch], own_losses: Sequence[Tensor]) -> None:
+    def _fault(
+        self, loss: float, norm: float, batches: Sequence[Batch], own_losses: Sequence[Tensor], normaliser: Tensor
+    ) -> StepFault | None:
+        """What is not finite, with the samples that cause it; the same on all processes, for all see the same sums."""
         overflow_is_handled = self.state.scaler.is_enabled()  # fp16: the scaler skips the step and scales down
         if math.isfinite(loss) and (math.isfinite(norm) or overflow_is_handled):
-            return
-        pairs = list(zip(batches, own_losses, strict=True))
+            return None
         if not math.isfinite(loss):
-            pairs = [(batch, own) for batch, own in pairs if not bool(own.isfinite())]
-        tokens = "\n".join(token for batch, _ in pairs for token in batch.tokens)
-        named = [token for text in self.world.all_texts(tokens) for token in text.split("\n") if token]
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
-        raise BevnextError(
-            f"step {self.state.step + 1}: {what}; samples: {', '.join(named)}",
-            fix="look at these samples, or lower the learning rate; the last checkpoint is from before this step",
-        )
+            reason = f"the loss is {loss}"
+            own = [batch for batch, one in zip(batches, own_losses, strict=True) if not bool(one.isfinite())]
+        else:
+            reason = f"the gradient's norm is {norm}"
+            own = self._with_bad_gradients(batches, normaliser)
+        tokens = self.world.all_tokens(batch.tokens for batch in own)
+        return StepFault(reason, tokens or self.world.all_tokens(batch.tokens for batch in batches))
 
-
-def _flag(value: bool, like: Tensor) -> Tensor:
-    return torch.tensor(float(value), device=like.device)
+    def _with_bad_gradients(self, batches: Sequence[Batch], normaliser: Tensor) -> list[Batch]:
+        """Those of this process's micro-batches whose gradient alone is not finite, found by doing each again."""
+        self._seed_randomness()
+        found = []
+        for batch in batches:
+            self.state.optimizer.zero_grad(set_to_none=True)
+            with self._hold_gradients(unless=False):
+                self.forward_backward(batch, normaliser)
+            norms = [p.grad.norm() for p in self.parameters if p.grad is not None]
+            if not bool(torch.stack(norms).isfinite().all()):
+                found.append(batch)
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -47,6 +47,11 @@ class World:
     def text_from_main(self, text: str) -> str:
         """Rank 0's text, on all processes."""
         return self.all_texts(text)[0]
+
+    def all_tokens(self, batches: Iterable[Sequence[str]]) -> tuple[str, ...]:
+        """The tokens in `batches` of every rank, in rank order."""
+        own = "\n".join(token for tokens in batches for token in tokens)
+        return tuple(token for text in self.all_texts(own) for token in text.split("\n") if token)
 
     def all_texts(self, text: str) -> list[str]:
         """Every rank's text, in rank order; sent as bytes, nothing is unpickled."""

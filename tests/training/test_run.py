@@ -8,55 +8,26 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from runs import made_up_scores, run_exit_code
 from safetensors.torch import load_file
 from small_disk import largest_file
 
 from evaluation.checkpoint_files import read_manifest
-from evaluation.nuscenes_metrics import MetricsSummary
-from training import loop, train_bevnext_sam2
+from training import train_bevnext_sam2
 from training.reporter import Reporter
 from training.trainer import StepReport
 
-SCORES = MetricsSummary(
-    nds=0.25,
-    mean_ap=0.125,
-    tp_errors={"mATE": 1.0},
-    class_ap={"car": 0.5},
-    distance_ap={},
-    class_tp_errors={},
-    version="v1.0-synthetic",
-    split="synthetic_val",
-    samples=4,
-    annotations={},
-    results="",
-)
-RECIPE = ["--config", "synthetic/bevnext-smoke", "--set", "data.source_size=[90, 160]"]
-
 
 def start(driving_set: Path, run_dir: Path, *arguments: str) -> int:
-    """Exit code of a run of two epochs of two steps."""
-    common = [
-        "--data-root",
-        str(driving_set),
-        "--run-dir",
-        str(run_dir),
-        "--workers",
-        "0",
-        "--threads",
-        "1",
-        "--epochs",
-        "2",
-    ]
-    steps = ["--set", "optimizer.reference_batch=2", "--set", "engine.checkpoint_every=1"]
-    with pytest.raises(SystemExit) as ended:
-        train_bevnext_sam2.main([*common, *RECIPE, *steps, *arguments])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+    """Exit code of a run of two epochs of two steps, each with a checkpoint."""
+    return run_exit_code(driving_set, run_dir, "--set", "engine.checkpoint_every=1", *arguments)
+
+
+quick_scores = pytest.fixture(scope="module", autouse=True)(made_up_scores)
 
 
 def outcome(run_dir: Path) -> dict[str, object]:
@@ -70,18 +41,6 @@ def assert_same_weights(ours: Path, theirs: Path) -> None:
         expected = load_file(theirs / name)
         for key, value in load_file(ours / name).items():
             assert torch.equal(value, expected[key]), key
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_scores() -> Iterator[None]:
-    """Runs here end with made-up scores: `test_two_processes.py` takes the official ones."""
-
-    def evaluate(*arguments: object, device: torch.device, batch_size: int, **others: object) -> MetricsSummary:
-        return SCORES
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "evaluate_detector", evaluate)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,7 +114,3 @@ def sample_numbers(plan: Plan, rank: int, step: int) -> list[list[int]]:
 
 def step_batches(plan: Plan, rank: int, step: int) -> list[Batch]:
     return [toy_sample_batch(numbers) for numbers in sample_numbers(plan, rank, step)]
-
-
-def rendezvous(folder: Path) -> str:
-    return f"file://{folder / 'rendezvous'}"

@@ -182,9 +182,14 @@ def plan_run(choices: Choices) -> PlannedRun:
 
 
 def _trainer_arguments(choices: Choices) -> Sequence[str]:
+    return [*place_arguments(choices), "--resume", choices.resume]
+
+
+def place_arguments(choices: Choices) -> Sequence[str]:
+    """Where the processes find what they work on."""
     data = choices.data
     index = [] if data.index_dir is None else ["--index-dir", str(data.index_dir)]
-    return ["--run-dir", str(choices.run_dir), "--data-root", str(data.root), *index, "--resume", choices.resume]
+    return ["--run-dir", str(choices.run_dir), "--data-root", str(data.root), *index]
 
 
 def _named_recipe(request: TrainRequest) -> tuple[str, str]:

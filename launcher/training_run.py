@@ -7,6 +7,7 @@ import sys
 import click
 
 from configs.errors import ExitCode
+from launcher.batch_search import search_of, with_found_batch
 from launcher.dataset import Preparation
 from launcher.options import TrainRequest
 from launcher.outcome import TORCHRUN_LOG, Verdict, judge
@@ -32,20 +33,25 @@ def train_run(request: TrainRequest) -> int:
             if code := _prepare(step, stdout_is_taken=request.as_json):
                 return code
         run = plan_run(choices)
+    if run.plan.batch_candidates:
+        verdict = _try_batches(run, as_json=request.as_json)
+        if verdict.code is not ExitCode.DONE:
+            return report(verdict, run)
+        run = with_found_batch(run)
     show_plan(run, as_json=request.as_json)
     write_run(choices.run_dir, choices.recipe, run.plan, run.launch())
     verdict = start(run, stdout_is_taken=request.as_json)
     return report(verdict, run)
 
 
-def start(run: PlannedRun, *, stdout_is_taken: bool = False) -> Verdict:
+def start(run: PlannedRun, what: str = "training", *, stdout_is_taken: bool = False) -> Verdict:
     """Run the planned process to its end.
 
     Args:
         stdout_is_taken: what the processes say goes to standard error.
     """
     run.log_dir.mkdir(parents=True, exist_ok=True)
-    say(f"training starts; error streams go to {run.log_dir}")
+    say(f"{what} starts; error streams go to {run.log_dir}")
     with (run.log_dir / TORCHRUN_LOG).open("wb") as log:
         ended = supervise(
             run.command,
@@ -72,6 +78,14 @@ def report(verdict: Verdict, run: PlannedRun) -> int:
 def say(text: str) -> None:
     """A line about the run, on standard error."""
     click.echo(f"{click.style('[train]', bold=True)} {text}", err=True)
+
+
+def _try_batches(run: PlannedRun, *, as_json: bool) -> Verdict:
+    """Let the processes of the run find the largest batch that fits, before the plan is final."""
+    if not as_json:
+        show_plan(run, as_json=False)
+    write_run(run.choices.run_dir, run.choices.recipe, run.plan, run.launch())
+    return start(search_of(run), "the search for the largest batch", stdout_is_taken=as_json)
 
 
 def _prepare(step: Preparation, *, stdout_is_taken: bool) -> int:

@@ -147,6 +147,7 @@ def find_batch_size(run_dir: Path, data_root: Path, index_dir: Path | None) -> N
         found = search.largest(plan.batch_candidates)
         if world.is_main:
             tell(run_dir, plan, search, found)
+        world.text_from_main("told")  # no process ends before the answer is there
     if found is None:
         raise BevnextError(
             f"not even a micro-batch of {plan.batch_candidates[0]} fits into the memory of {plan.device_names[0]}",

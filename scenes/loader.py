@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -130,8 +133,11 @@ class BatchLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
+        others = set(multiprocessing.active_children())
         with _stop_signals_held():
             batches = iter(self._loader)
+        # Python ends its children with SIGTERM at exit and waits for them: these do not listen
+        Finalize(None, _kill, args=(set(multiprocessing.active_children()) - others,), exitpriority=0)
         for batch in batches:
             if isinstance(batch, DataError):
                 raise batch
@@ -180,6 +186,13 @@ def _begin_worker(number: int) -> None:
     """Whatever kills the process that reads, even SIGKILL, its workers do not outlive it."""
     del number
     die_with_parent(signal.SIGKILL)
+
+
+def _kill(workers: set[BaseProcess]) -> None:
+    """End what is left of the workers when this process exits."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would complain of their death
+    for worker in workers:
+        worker.kill()
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -7,8 +7,10 @@ usage() {
     cat <<'TXT'
 usage: scripts/launch_distributed_training.sh [OPTIONS]
 
-  --num-gpus N                 the first N visible GPUs                        [all]
-  --batch-size N               samples of a micro-batch on one device          [from the plan]
+  --num-gpus N, --gpus LIST    the first N visible GPUs, or these: 0,2         [all]
+  --gpu, --no-gpu              insist on GPUs, or train on the CPU             [GPUs where there are any]
+  --distributed auto|ddp|dp    one process per device always; dp is an old name
+  --batch-size N|auto          samples of a micro-batch on one device          [from the plan]
   --epochs N                                                                   [the recipe's]
   --data-root, --data-path DIR data set in nuScenes format                     [the synthetic set]
   --output-dir DIR             folder of the run directories                   [outputs]
@@ -17,6 +19,9 @@ usage: scripts/launch_distributed_training.sh [OPTIONS]
   --gradient-accumulation N    micro-batches of an optimiser step              [from the plan]
   --lr-scaling linear|sqrt|none
   --mixed-precision, --no-mixed-precision
+  --master-port, --port N      port on which the processes meet                [a free one]
+  --nnodes N|MIN:MAX, --node-rank N, --rdzv-endpoint HOST:PORT
+                               several machines: the same command on each
   --basic-training             the trainer under its other name, train_bevnext_sam2.py
   --dry-run                    show the plan and the command line, and stop
 

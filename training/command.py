@@ -44,7 +44,11 @@ def entry_command(*, config: str, data_root: str) -> click.Command:
     @click.option("--local_rank", "--local-rank", type=int, hidden=True, help="torchrun's environment decides.")
     @click.pass_context
     def command(context: click.Context, /, **given: Any) -> None:
-        for accepted in ("distributed", "force_config", "local_rank"):
+        if given.pop("distributed") == "dp":
+            click.echo(
+                "note: --distributed dp is an old name; one process per device (ddp) does the same step", err=True
+            )
+        for accepted in ("force_config", "local_rank"):
             given.pop(accepted)
         given["config_given"] = context.get_parameter_source("config") is ParameterSource.COMMANDLINE
         from .run import run_process  # here: mistakes in options are told before torch is imported

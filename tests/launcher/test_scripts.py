@@ -15,6 +15,7 @@ from launcher.main import command_line
 from launcher.own_process import ROOT
 
 SCRIPTS = ("launch_distributed_training.sh", "train_gpu.sh", "check-dataset.sh")
+TRIALS = ("test_single_gpu.py", "test_multi_gpu.py")
 FAKE_RUN = "#!{python}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
 
 
@@ -23,7 +24,7 @@ def scripts(tmp_path: Path) -> Path:
     """The scripts beside a `run.sh` that only tells its arguments, in a folder with a space in its name."""
     folder = tmp_path / "a checkout" / "scripts"
     folder.mkdir(parents=True)
-    for name in SCRIPTS:
+    for name in (*SCRIPTS, *TRIALS):
         shutil.copy(ROOT / "scripts" / name, folder)
     (folder / "run.sh").write_text(FAKE_RUN.format(python=sys.executable))
     (folder / "run.sh").chmod(0o755)
@@ -61,11 +62,13 @@ def test_distributed_training_takes_all_documented_options(scripts: Path) -> Non
     arguments = handed_on(
         scripts / "launch_distributed_training.sh",
         "--num-gpus 2 --batch-size 2 --epochs 5 --data-root '/my data' --output-dir o --config bevnext/bevnext-stage1 "
-        "--resume auto --gradient-accumulation 4 --lr-scaling sqrt --no-mixed-precision --basic-training --dry-run",
+        "--resume auto --gradient-accumulation 4 --lr-scaling sqrt --no-mixed-precision --basic-training --dry-run "
+        "--distributed ddp --port 29501",
     )
     assert arguments[0] == "train"
     options = parse(arguments)
     assert (options["num_gpus"], options["data_root"]) == (2, Path("/my data"))
+    assert (options["distributed"], options["master_port"]) == ("ddp", 29501)
     assert (options["basic_training"], options["mixed_precision"], options["dry_run"]) == (True, False, True)
 
 
@@ -79,6 +82,14 @@ def test_one_gpu(scripts: Path) -> None:
     assert parse(arguments)["gpus"] == (3,)
     assert handed_on(script, "--gpu=1") == ["train", "--gpus", "1"]
     assert call(script, "--gpu").returncode == 2
+
+
+def test_trials_of_gpus_are_short_trainings(scripts: Path) -> None:
+    single = parse(handed_on(scripts / "test_single_gpu.py", "--set 'a=b c'"))
+    assert (single["gpus"], single["epochs"], single["overrides"]) == ((0,), 1, ("a=b c",))
+    several = parse(handed_on(scripts / "test_multi_gpu.py", "--num-gpus 4"))
+    assert (several["num_gpus"], several["distributed"], several["config"]) == (4, "ddp", "synthetic/bevnext-smoke")
+    assert not Path(str(several["output_dir"])).exists()
 
 
 @pytest.mark.parametrize("form", ["{}", "--data-root {}", "--data-path {}", "--data-root={}", "--data-path={}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
@@ -26,6 +27,7 @@ from .memory import out_of_memory_explained
 from .reporter import SilentReporter
 from .stop_signal import StopSignal
 from .trainer import Trainer
+from .watchdog import Watchdog
 from .world import World
 
 
@@ -41,6 +43,7 @@ class Run:
     folder: CheckpointFolder
     reporter: SilentReporter
     stop: StopSignal
+    watchdog: Watchdog
     index: SceneIndex
 
 
@@ -62,6 +65,7 @@ def train(run: Run, batches: Iterable[Batch]) -> ExitCode:
         for micro_batches, waited in micro_batches_of_steps(batches, plan.accumulation, run.world.device):
             with out_of_memory_explained(plan, run.recipe, state.step, micro_batches):
                 report = run.trainer.train_step(micro_batches, stop=bool(run.stop))
+            run.watchdog.beat(f"step {state.step + 1}")
             guards.after_step(report, micro_batches)
             if not report.fault:
                 run.reporter.step(state.step, report, waited)
@@ -91,6 +95,7 @@ def micro_batches_of_steps(
 
 def save(run: Run) -> None:
     """Write a checkpoint of the step just done."""
+    run.watchdog.expect("a checkpoint", run.watchdog.long)
     if not run.world.is_main:
         return
     begun = time.perf_counter()
@@ -114,19 +119,20 @@ def evaluate(run: Run) -> None:
     """Official metrics of the averaged weights on the validation split; the best checkpoint is kept."""
     begun = time.perf_counter()
     detector, step = run.trainer.state.best_detector, run.trainer.state.step
-    run.world.copy_from_main(list(detector.buffers()))  # batch-norm statistics: one detector on all processes
     name = step_directory_name(step)
-    summary = evaluate_detector(
-        detector,
-        run.index,
-        run.recipe.data.val_split,
-        run.recipe.data,
-        run.run_dir / run_directory.RESULTS / name,
-        device=run.world.device,
-        batch_size=run.plan.device_batch,
-        workers=run.plan.workers,
-        on_progress=lambda done, samples: _predicted(run, done, samples),
-    )
+    with run.watchdog.nothing_to_lose(), _stop_of_others(run):
+        run.world.copy_from_main(list(detector.buffers()))  # batch-norm statistics: one detector on all processes
+        summary = evaluate_detector(
+            detector,
+            run.index,
+            run.recipe.data.val_split,
+            run.recipe.data,
+            run.run_dir / run_directory.RESULTS / name,
+            device=run.world.device,
+            batch_size=run.plan.device_batch,
+            workers=run.plan.workers,
+            on_progress=lambda done, samples: _predicted(run, done, samples),
+        )
     if summary is not None:
         metrics = summary.as_scalars()
         run.reporter.evaluation(step, metrics, time.perf_counter() - begun)
@@ -136,7 +142,19 @@ def evaluate(run: Run) -> None:
 def _predicted(run: Run, done: int, samples: int) -> None:
     if run.stop:
         raise StoppedError
+    run.watchdog.expect("evaluation", run.watchdog.long)
     run.reporter.predicted(done, samples)
+
+
+@contextmanager
+def _stop_of_others(run: Run) -> Iterator[None]:
+    """Processes that are asked to stop leave the evaluation each on its own, and the rest lose their connection."""
+    try:
+        yield
+    except RuntimeError as error:
+        if run.stop:
+            raise StoppedError from error
+        raise
 
 
 def _epoch_ended(run: Run) -> bool:

@@ -33,3 +33,12 @@ def record_outcome(run_dir: Path | None, code: ExitCode, rank: int, error: str =
     except OSError:
         return rank == 0
     return True
+
+
+def failed_elsewhere(run_dir: Path, rank: int) -> bool:
+    """Another process than `rank` has failed."""
+    try:
+        content = json.loads((run_dir / run_directory.OUTCOME).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return content["rank"] != rank and content["exit_code"] not in (ExitCode.DONE, ExitCode.PREEMPTED)

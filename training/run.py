@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -12,6 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from configs import run_directory
 from configs.errors import BevnextError, ExitCode, UsageError
 from configs.plan import Plan
+from configs.process_death import die_with_parent
 from configs.schema import Recipe
 from detectors.zoo import build_detector, load_backbone
 from scenes.dataset import SceneDataset
@@ -31,11 +34,14 @@ from .start_options import StartOptions
 from .state import TrainingState
 from .stop_signal import StopSignal
 from .trainer import Trainer
+from .watchdog import Watchdog
 from .world import World, join_world, rank_of_environment
 
 
 def run_process(options: StartOptions) -> ExitCode:
     """Train as the options say, tell how it ended, and return the exit code; no error leaves this function."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # whatever kills torchrun, its workers stop and save
+        die_with_parent(signal.SIGTERM)
     rank, _, _ = rank_of_environment()
     run_dir = options.run_dir
     try:
@@ -96,12 +102,15 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
         if world.is_main:
             write_start(run_dir, recipe, plan)
         log_every = recipe.engine.log_every
-        with Reporter(run_dir, plan, log_every, state.step) if world.is_main else SilentReporter() as reporter:
+        with (
+            Watchdog(run_dir, world, stop, recipe.engine.guards.hang_seconds) as watchdog,
+            Reporter(run_dir, plan, log_every, state.step) if world.is_main else SilentReporter() as reporter,
+        ):
             for message in start.passed_over:
                 reporter.say(f"not used: {message}")
             reporter.say(_opening(recipe, plan, run_dir, state.step))
             trainer = Trainer(state, recipe, plan, world)
-            code = train(Run(run_dir, recipe, plan, world, trainer, folder, reporter, stop, index), batches)
+            code = train(Run(run_dir, recipe, plan, world, trainer, folder, reporter, stop, watchdog, index), batches)
             reporter.say(_closing(code, run_dir, state.step))
     return code
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType
 from typing import Final
 
@@ -14,6 +15,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._when = float("inf")
 
     def listen(self) -> StopSignal:
         """Take over the signals of this process."""
@@ -26,4 +28,9 @@ class StopSignal:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.received = self.received or signal.Signals(number)
+        if self.received is None:
+            self.received, self._when = signal.Signals(number), time.monotonic()
+
+    def seconds_ago(self) -> float:
+        """Time since the first signal; negative infinity before it."""
+        return time.monotonic() - self._when

@@ -41,6 +41,8 @@ class TrainRequest:
     run: str | None = None
     resume: str = "none"
     grace_seconds: int | None = None
+    retries: int = 0
+    max_restarts: int = 0
     nnodes: tuple[int, int] | None = None
     """Fewest and most machines."""
     node_rank: int | None = None
@@ -178,6 +180,22 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--grace-seconds", type=_POSITIVE, metavar="N", help="Time from a stop signal to the kill. Default: the plan's."
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Start a run that crashed or hung again from its newest checkpoint, N times at most.",
+    ),
+    click.option(
+        "--max-restarts",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="The same, done by torchrun; on several machines it restarts all of them.",
     ),
     click.option(
         "--nnodes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +16,8 @@ from launcher.supervision import Ended
 TORCHRUN_LOG: Final = "torchrun.log"
 """torchrun's own error stream, in the folder of the start's logs."""
 LAST_LINES: Final = 15
-FIRST_FAILURE: Final = re.compile(
-    r"Root Cause.*?rank\s*:\s*\d+ \(local_rank: (?P<rank>\d+)\).*?exitcode\s*:\s*(?P<code>-?\d+)", re.DOTALL
-)
-"""The worker that failed first, as torchrun reports it."""
+FAILURE: Final = re.compile(r"rank\s*:\s*\d+ \(local_rank: (?P<rank>\d+)\)\s+exitcode\s*:\s*(?P<code>-?\d+)")
+"""A worker that failed, as torchrun reports it; what it takes for the root cause comes last."""
 OUT_OF_MEMORY: Final = "fix: memory is the usual cause (see `dmesg`): a smaller --batch-size, fewer --workers"
 
 
@@ -29,23 +27,36 @@ class Verdict:
 
     code: ExitCode
     text: str = ""
+    stopped: bool = field(default=False, compare=False)
+    """Someone asked the launcher to stop."""
 
 
-def judge(run_dir: Path, log_dir: Path, ended: Ended) -> Verdict:
+def judge(run_dir: Path, log_dir: Path, ended: Ended, *, speaks: bool = True) -> Verdict:
     """What the run's end means: the first failure decides, and the workers' own word on it where they left one.
 
     When a worker dies, torchrun asks the others to stop; they may save and say so, but the run has crashed.
     When torchrun is told to stop, it ends with 1 and blames no worker; then they alone know.
+
+    Args:
+        speaks: a worker of this machine writes the outcome; without one, success is not believed.
     """
-    if ended.returncode == 0:
-        return Verdict(ExitCode.DONE)
+    verdict = _judge(run_dir, log_dir, ended, speaks)
+    return replace(verdict, stopped=ended.asked_to_stop)
+
+
+def _judge(run_dir: Path, log_dir: Path, ended: Ended, speaks: bool) -> Verdict:
     told, failure = _told(run_dir), _first_failure(log_dir)
+    if ended.returncode == 0 and (told is not None or not speaks):
+        return Verdict(ExitCode.DONE if told is None else told.code, "" if told is None else told.text)
     if told is None and failure is None and ended.asked_to_stop and not _has_trained(run_dir, ended.started):
         return Verdict(ExitCode.PREEMPTED, "stopped before the first step; nothing is lost")
+    if told is None and _stacks_written(run_dir, ended.started):
+        stacks = run_dir / run_directory.STACKS
+        return Verdict(ExitCode.HUNG, f"no progress for too long; the stacks in {stacks} show where")
     if told is None or (failure is not None and _contradicts(failure, told)):
         return _unexplained(run_dir, log_dir, ended, failure)
     if told.code is ExitCode.CRASHED:
-        return Verdict(told.code, _join(f"rank {told.rank} failed: {told.text}", _tail(log_dir, told.rank)))
+        return Verdict(told.code, _join(f"rank {told.rank} failed: {told.text}", _tail(log_dir, told.local_rank)))
     return Verdict(told.code, told.text)
 
 
@@ -55,6 +66,7 @@ class _Told:
 
     code: ExitCode
     rank: int
+    local_rank: int
     text: str
 
 
@@ -65,10 +77,11 @@ def _told(run_dir: Path) -> _Told | None:
     try:
         content = json.loads(path.read_bytes())
         code, rank = ExitCode(content["exit_code"]), int(content["rank"])
+        local_rank = int(content.get("local_rank", rank))
     except (ValueError, KeyError, TypeError) as error:
-        return _Told(ExitCode.CRASHED, 0, f"{path} cannot be read ({error!r})")
+        return _Told(ExitCode.CRASHED, 0, 0, f"{path} cannot be read ({error!r})")
     fix = f"\n  fix: {content['fix']}" if content.get("fix") else ""
-    return _Told(code, rank, f"{content.get('error', '')}{fix}")
+    return _Told(code, rank, local_rank, f"{content.get('error', '')}{fix}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +94,28 @@ class _Failure:
 
 
 def _first_failure(log_dir: Path) -> _Failure | None:
+    """Torchrun's root cause, unless another worker was killed: the rest then fails because it is gone."""
     log = log_dir / TORCHRUN_LOG
-    found = FIRST_FAILURE.search(log.read_text(errors="replace")) if log.is_file() else None
-    return None if found is None else _Failure(int(found["rank"]), int(found["code"]))
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    if "Root Cause" not in text:
+        return None
+    failures = [_Failure(int(found["rank"]), int(found["code"])) for found in FAILURE.finditer(text)]
+    killed = [failure for failure in failures if failure.code < 0 and failure.code != -signal.SIGTERM]
+    return killed[0] if killed else failures[-1]
 
 
 def _contradicts(failure: _Failure, told: _Told) -> bool:
     """Another worker than the one that spoke failed first: it was killed, or the one that spoke had not failed."""
+    if told.code is ExitCode.HUNG:
+        return False  # the one that spoke has killed the others
     spoke_well = told.code in (ExitCode.DONE, ExitCode.PREEMPTED)
     return failure.code < 0 or (spoke_well and failure.code != told.code)
+
+
+def _stacks_written(run_dir: Path, since: float) -> bool:
+    """A process that was stuck wrote where, after that time in seconds since the epoch."""
+    files = (path.stat() for path in (run_dir / run_directory.STACKS).glob("rank_*.txt"))
+    return any(file.st_size and file.st_mtime >= since for file in files)
 
 
 def _has_trained(run_dir: Path, since: float) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,6 +58,8 @@ class Choices:
     options: PlanOptions
     resume: str
     trainer: str
+    retries: int = 0
+    max_restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,8 @@ def decide(request: TrainRequest, survey: GpuSurvey | None = None) -> Choices:
         options=_plan_options(request),
         resume=resume,
         trainer=BASIC_TRAINER if request.basic_training else NUSCENES_TRAINER,
+        retries=request.retries,
+        max_restarts=request.max_restarts,
     )
 
 
@@ -168,14 +174,19 @@ def plan_run(choices: Choices) -> PlannedRun:
     )
     origins = {**plan.origins, "epoch_samples": origin, "recipe": choices.recipe_origin}
     plan = plan.model_copy(update={"origins": origins})
-    log_dir = choices.run_dir / run_directory.LOGS / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    log_dir = choices.run_dir / run_directory.LOGS / _start_name(plan)
     return PlannedRun(
         choices=choices,
         plan=plan,
         first=first,
         log_dir=log_dir,
         command=torchrun_command(
-            plan, choices.nodes, log_dir=log_dir, trainer=choices.trainer, arguments=_trainer_arguments(choices)
+            plan,
+            choices.nodes,
+            log_dir=log_dir,
+            trainer=choices.trainer,
+            arguments=_trainer_arguments(choices),
+            max_restarts=choices.max_restarts,
         ),
         environment=torchrun_environment(plan),
     )
@@ -190,6 +201,12 @@ def place_arguments(choices: Choices) -> Sequence[str]:
     data = choices.data
     index = [] if data.index_dir is None else ["--index-dir", str(data.index_dir)]
     return ["--run-dir", str(choices.run_dir), "--data-root", str(data.root), *index]
+
+
+def _start_name(plan: Plan) -> str:
+    """Name of a start's logs; several machines start the same run."""
+    now = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    return now if plan.nodes == 1 else f"{now}-{socket.gethostname()}-{os.getpid()}"
 
 
 def _named_recipe(request: TrainRequest) -> tuple[str, str]:

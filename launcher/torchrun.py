@@ -52,7 +52,9 @@ def check_nodes(fewest: int, most: int, nodes: Nodes) -> None:
         ) from error
 
 
-def torchrun_command(plan: Plan, nodes: Nodes, *, log_dir: Path, trainer: str, arguments: Sequence[str]) -> list[str]:
+def torchrun_command(
+    plan: Plan, nodes: Nodes, *, log_dir: Path, trainer: str, arguments: Sequence[str], max_restarts: int = 0
+) -> list[str]:
     """The argument vector of torchrun; it runs in `own_process.ROOT`, so all paths are absolute.
 
     Standard output of local rank 0 stays on the terminal; all other streams of the workers go to files in `log_dir`.
@@ -63,6 +65,7 @@ def torchrun_command(plan: Plan, nodes: Nodes, *, log_dir: Path, trainer: str, a
         *(sys.executable, "-m", "torch.distributed.run"),
         *_rendezvous(plan, nodes),
         *("--nproc-per-node", str(workers)),
+        *(("--max-restarts", str(max_restarts)) if max_restarts else ()),
         *("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"),
         *("--log-dir", str(log_dir), "--redirects", redirects),
         *("-m", trainer, *arguments),
@@ -76,8 +79,13 @@ def torchrun_environment(plan: Plan) -> dict[str, str]:
         # how long torchrun waits between passing a signal on and killing the workers
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(plan.grace_seconds),
     }
+    if plan.nodes > 1:
+        # a machine that comes back would wait in vain for the address of a store that the others share already
+        # (pytorch/pytorch#135712)
+        environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if plan.device_kind == "cuda":
         environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order of NVML, in which the plan counts
+        environment["TORCH_FR_BUFFER_SIZE"] = "20000"  # NCCL's flight recorder: the watchdog writes it to the run
     return environment
 
 

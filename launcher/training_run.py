@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import uuid
+from dataclasses import replace
 
 import click
 
+from configs import run_directory
 from configs.errors import ExitCode
 from launcher.batch_search import search_of, with_found_batch
 from launcher.dataset import Preparation
@@ -14,6 +17,7 @@ from launcher.outcome import TORCHRUN_LOG, Verdict, judge
 from launcher.own_process import ROOT, own_command, own_environment, shown
 from launcher.plan_table import show_plan
 from launcher.planning import PlannedRun, decide, plan_run
+from launcher.retries import LAUNCH_VARIABLE, run_with_retries
 from launcher.run_folder import write_run
 from launcher.supervision import supervise
 
@@ -40,16 +44,28 @@ def train_run(request: TrainRequest) -> int:
         run = with_found_batch(run)
     show_plan(run, as_json=request.as_json)
     write_run(choices.run_dir, choices.recipe, run.plan, run.launch())
-    verdict = start(run, stdout_is_taken=request.as_json)
+    launch = uuid.uuid4().hex
+    run = replace(run, environment={**run.environment, LAUNCH_VARIABLE: launch})
+    verdict = run_with_retries(
+        choices.run_dir,
+        launch,
+        choices.retries,
+        lambda attempt: start(run, attempt=attempt, stdout_is_taken=request.as_json),
+        say,
+    )
     return report(verdict, run)
 
 
-def start(run: PlannedRun, what: str = "training", *, stdout_is_taken: bool = False) -> Verdict:
+def start(run: PlannedRun, what: str = "training", *, attempt: int = 0, stdout_is_taken: bool = False) -> Verdict:
     """Run the planned process to its end.
 
     Args:
+        attempt: logs of every attempt are kept.
         stdout_is_taken: what the processes say goes to standard error.
     """
+    if attempt:
+        (run.log_dir / TORCHRUN_LOG).rename(run.log_dir / f"{attempt - 1}-{TORCHRUN_LOG}")
+        (run.choices.run_dir / run_directory.OUTCOME).unlink(missing_ok=True)
     run.log_dir.mkdir(parents=True, exist_ok=True)
     say(f"{what} starts; error streams go to {run.log_dir}")
     with (run.log_dir / TORCHRUN_LOG).open("wb") as log:
@@ -62,7 +78,7 @@ def start(run: PlannedRun, what: str = "training", *, stdout_is_taken: bool = Fa
             stdout=sys.stderr if stdout_is_taken else None,
             stderr=log,
         )
-    return judge(run.choices.run_dir, run.log_dir, ended)
+    return judge(run.choices.run_dir, run.log_dir, ended, speaks=run.plan.nodes == 1)
 
 
 def report(verdict: Verdict, run: PlannedRun) -> int:

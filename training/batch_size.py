@@ -25,6 +25,7 @@ from configs import run_directory
 from configs.errors import BevnextError, ExitCode
 from configs.plan import Plan
 from configs.recipes import load_recipe
+from configs.replaced_file import replace_text
 from configs.schema import Recipe
 from scenes.dataset import SceneDataset
 from scenes.index import open_index
@@ -160,9 +161,7 @@ def tell(run_dir: Path, plan: Plan, search: Search, found: int | None) -> None:
     tried = ", ".join(f"{number} {'fits' if fits else 'does not fit'}" for number, fits in sorted(search.tried.items()))
     print(f"--batch-size auto on {plan.devices} x {plan.device_names[0]}: {tried}", flush=True)
     answer = {"device_batch": found, "tried": search.tried, "spare": SPARE, "device": plan.device_names[0]}
-    unfinished = run_dir / f".{run_directory.BATCH_SIZE}.new"
-    unfinished.write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(run_dir / run_directory.BATCH_SIZE)
+    replace_text(run_dir / run_directory.BATCH_SIZE, json.dumps(answer, indent=2) + "\n")
 
 
 @click.command()
@@ -178,6 +177,8 @@ def command(run_dir: Path, data_root: Path, index_dir: Path | None) -> None:
         if record_outcome(run_dir, error.exit_code, rank, error.message, error.fix):
             print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    if rank == 0:
+        record_outcome(run_dir, ExitCode.DONE, rank)
     sys.exit(ExitCode.DONE)
 
 

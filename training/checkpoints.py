@@ -84,6 +84,10 @@ class CheckpointFolder:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
+    def has_any(self) -> bool:
+        """Something has been saved here, whole or not."""
+        return any(self.folder.glob(f"step_*/{MANIFEST}"))
+
     def newest_valid(self) -> tuple[Path | None, list[str]]:
         """The latest checkpoint that is whole, or `None`; and why others were passed over."""
         found = sorted(self.folder.glob("step_*"), reverse=True)

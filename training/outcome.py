@@ -6,10 +6,15 @@ The first process that fails writes the file and speaks; those that fail after i
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Final
 
 from configs import run_directory
 from configs.errors import ExitCode
+
+FINAL: Final = (ExitCode.BAD_USAGE, ExitCode.BAD_DATA, ExitCode.PREEMPTED, ExitCode.NO_PROGRESS)
+"""Codes after which starting again is not torchrun's to decide, though it does."""
 
 
 def clear_outcome(run_dir: Path) -> None:
@@ -24,7 +29,15 @@ def record_outcome(run_dir: Path | None, code: ExitCode, rank: int, error: str =
     """
     if run_dir is None:
         return rank == 0
-    content = {"exit_code": int(code), "rank": rank, "error": error, "fix": fix}
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    content = {
+        "exit_code": int(code),
+        "rank": rank,
+        "local_rank": local_rank,
+        "restart": _restart(),
+        "error": error,
+        "fix": fix,
+    }
     try:
         with (run_dir / run_directory.OUTCOME).open("x", encoding="utf-8") as file:
             json.dump(content, file)
@@ -37,8 +50,27 @@ def record_outcome(run_dir: Path | None, code: ExitCode, rank: int, error: str =
 
 def failed_elsewhere(run_dir: Path, rank: int) -> bool:
     """Another process than `rank` has failed."""
+    content = _read(run_dir)
+    return content["rank"] != rank and content["exit_code"] not in (ExitCode.DONE, ExitCode.PREEMPTED)
+
+
+def earlier_end(run_dir: Path) -> ExitCode | None:
+    """How the run ended before torchrun started these processes in vain, if that is so."""
+    content = _read(run_dir)
+    if content["restart"] < _restart() and content["exit_code"] in FINAL:
+        return ExitCode(content["exit_code"])
+    return None
+
+
+def _read(run_dir: Path) -> dict[str, int]:
+    """What the outcome says in numbers; where there is none, nothing has gone wrong."""
     try:
         content = json.loads((run_dir / run_directory.OUTCOME).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return content["rank"] != rank and content["exit_code"] not in (ExitCode.DONE, ExitCode.PREEMPTED)
+        return {name: int(content[name]) for name in ("exit_code", "rank", "restart")}
+    except (OSError, ValueError, KeyError):
+        return {"exit_code": ExitCode.DONE, "rank": 0, "restart": 0}
+
+
+def _restart() -> int:
+    """How often torchrun has started these processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

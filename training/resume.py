@@ -50,7 +50,7 @@ def find_start(run_dir: Path, folder: CheckpointFolder, resume: str) -> Start:
     if resume == "auto":
         return Start(*folder.newest_valid())
     if resume == "none":
-        if any(folder.folder.glob(f"step_*/{MANIFEST}")):
+        if folder.has_any():
             raise UsageError(
                 f"--resume none: {run_dir} holds checkpoints of an earlier run",
                 fix="use --resume auto to go on with it, or another --run-dir",

@@ -22,12 +22,14 @@ from scenes.index import open_index
 from scenes.loader import training_batches
 from scenes.order import BatchLayout, training_order
 
+from .causes import explain
 from .checkpoints import CheckpointFolder
 from .loop import Run, train
 from .moving_average import MovingAverage
 from .optimizer import build_optimizer
-from .outcome import clear_outcome, record_outcome
+from .outcome import clear_outcome, earlier_end, record_outcome
 from .reporter import Reporter, SilentReporter
+from .restarts import Launch
 from .resume import agree_on_start, step_to_go_on_from
 from .start import choose_plan, choose_recipe, write_start
 from .start_options import StartOptions
@@ -45,12 +47,13 @@ def run_process(options: StartOptions) -> ExitCode:
     rank, _, _ = rank_of_environment()
     run_dir = options.run_dir
     try:
-        if run_dir is not None:
-            _open_run_dir(run_dir, rank)
+        if run_dir is not None and (ended := _open_run_dir(run_dir, rank)) is not None:
+            return ended
         recipe = choose_recipe(options)
         if run_dir is None:
             run_dir = Path("outputs") / recipe.name
-            _open_run_dir(run_dir, rank)
+            if (ended := _open_run_dir(run_dir, rank)) is not None:
+                return ended
         code = _train(options, run_dir, recipe)
         if rank == 0:
             record_outcome(run_dir, code, rank)
@@ -59,21 +62,26 @@ def run_process(options: StartOptions) -> ExitCode:
             print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
-        if record_outcome(run_dir, ExitCode.CRASHED, rank, repr(error)):
+        message, fix = explain(error)
+        if record_outcome(run_dir, ExitCode.CRASHED, rank, message, fix):
             traceback.print_exc()
+            print(f"error: {message}\n  fix: {fix}" if fix else f"error: {message}", file=sys.stderr)
         return ExitCode.CRASHED
     return code
 
 
-def _open_run_dir(run_dir: Path, rank: int) -> None:
+def _open_run_dir(run_dir: Path, rank: int) -> ExitCode | None:
+    """Make the run directory; where torchrun has restarted a run that is over, the code it ended with."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        if rank == 0:
+        ended = earlier_end(run_dir)
+        if rank == 0 and ended is None:
             clear_outcome(run_dir)
     except OSError as error:
         raise UsageError(
             f"--run-dir {run_dir}: {error.strerror}", fix="name a directory that can be written"
         ) from error
+    return ended
 
 
 def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
@@ -86,7 +94,9 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
     stop = StopSignal().listen()
     with join_world(plan.device_kind, plan.device_ids) as world:
         folder = CheckpointFolder(run_dir / run_directory.CHECKPOINTS, recipe.engine.keep_last)
-        start = agree_on_start(run_dir, folder, options.resume, world)
+        launch = Launch(run_dir)
+        resume = "auto" if launch.is_restart and folder.has_any() else options.resume
+        start = agree_on_start(run_dir, folder, resume, world)
         state = build_state(recipe, plan, world, start.place)
         dataset = SceneDataset(index, rows, recipe.data, training=True, seed=recipe.engine.seed)
         batches = training_batches(
@@ -100,6 +110,7 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
             skip_damaged=recipe.engine.guards.damaged_samples == "skip",
         )
         if world.is_main:
+            launch.note_start(state.step)
             write_start(run_dir, recipe, plan)
         log_every = recipe.engine.log_every
         with (

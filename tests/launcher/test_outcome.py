@@ -47,8 +47,11 @@ def scene(tmp_path: Path):
     return make
 
 
-def test_success_needs_no_word(scene) -> None:
-    assert judge(*scene(), Ended(0, False, STARTED, False)).code is ExitCode.DONE
+def test_success_is_believed_where_a_process_says_so(scene) -> None:
+    ended = Ended(0, False, STARTED, False)
+    assert judge(*scene(), ended).code is ExitCode.CRASHED
+    assert judge(*scene(), ended, speaks=False).code is ExitCode.DONE  # another machine keeps the outcome
+    assert judge(*scene(exit_code=0), ended).code is ExitCode.DONE
 
 
 @pytest.mark.parametrize("code", [2, 3, 76, 77])
@@ -69,6 +72,38 @@ def test_a_crash_shows_error_and_last_lines(scene) -> None:
 def test_a_worker_that_dies_decides_whatever_the_others_say(code: int, failure: int, scene) -> None:
     verdict = judge(*scene(ROOT_CAUSE.format(rank=1, code=failure), exit_code=code), CRASH)
     assert verdict.code is ExitCode.CRASHED
+    assert "last words of 1" in verdict.text
+
+
+def test_the_one_that_was_killed_is_named_whichever_torchrun_saw_first(scene) -> None:
+    other = """
+Failures:
+[1]:
+  rank      : 1 (local_rank: 1)
+  exitcode  : -9 (pid: 6)
+"""
+    log = ROOT_CAUSE.replace("Failures:\n  <NO_OTHER_FAILURES>", other.strip("\n")).format(rank=0, code=1)
+    verdict = judge(*scene(log, exit_code=1, error="connection closed"), CRASH)
+    assert "rank 1 ended with SIGKILL" in verdict.text
+    assert "last words of 1" in verdict.text
+
+
+def test_a_hung_run_keeps_its_code_though_the_watchdog_kills(scene) -> None:
+    log = ROOT_CAUSE.format(rank=1, code=-9)
+    verdict = judge(*scene(log, exit_code=77, error="rank 0 waited too long", fix="look"), CRASH)
+    assert (verdict.code, verdict.text) == (ExitCode.HUNG, "rank 0 waited too long\n  fix: look")
+
+
+def test_stacks_without_a_word_mean_a_stuck_interpreter(scene) -> None:
+    run_dir, logs = scene(ROOT_CAUSE.format(rank=0, code=1))
+    (run_dir / "stacks").mkdir()
+    (run_dir / "stacks" / "rank_0.txt").write_text("Thread ...")
+    assert judge(run_dir, logs, CRASH).code is ExitCode.HUNG
+
+
+def test_last_lines_are_those_of_the_local_rank(scene) -> None:
+    verdict = judge(*scene(exit_code=1, rank=5, local_rank=1, error="ValueError()"), CRASH)
+    assert "rank 5 failed" in verdict.text
     assert "last words of 1" in verdict.text
 
 

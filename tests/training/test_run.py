@@ -54,7 +54,8 @@ def straight(driving_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_a_run_leaves_everything_in_its_directory(straight: Path) -> None:
     for name in ("recipe.yaml", "plan.json", "train.log", "metrics.jsonl", "tensorboard"):
         assert (straight / name).exists(), name
-    assert outcome(straight) == {"exit_code": 0, "rank": 0, "error": "", "fix": ""}
+    said = {"exit_code": 0, "rank": 0, "local_rank": 0, "restart": 0, "error": "", "fix": ""}
+    assert outcome(straight) == said
     places = sorted(path.name for path in (straight / "checkpoints").iterdir())
     assert places == ["best", "latest", *(f"step_0000000{step}" for step in (1, 2, 3, 4))]
     manifest = read_manifest(straight / "checkpoints" / "best")

@@ -15,6 +15,8 @@ MAX_WORKERS: Final = 16
 """Loader processes per device beyond which we know of no gain."""
 GRACE_SECONDS: Final = 120
 """Time from a stop signal to the kill, as long as no checkpoint has been timed."""
+LEAST_GRACE_SECONDS: Final = 30
+"""Of a plan that is free to choose: a stop may meet a process that is still starting."""
 SPARE_SECONDS: Final = 2
 """Part of the grace period beside a step and a checkpoint."""
 
@@ -79,7 +81,7 @@ def sample_rate(devices: int, measured: Measured | None, origins: dict[str, str]
 def choose_grace(
     effective_batch: int, devices: int, options: PlanOptions, measured: Measured | None, origins: dict[str, str]
 ) -> int:
-    """At least one step, one checkpoint and two seconds; twice that where the user leaves it open.
+    """At least one step, one checkpoint and two seconds; twice that, and 30 s, where the user leaves it open.
 
     Raises:
         UsageError: less than that is asked for; the processes would be killed while they save.
@@ -94,8 +96,8 @@ def choose_grace(
     needed = math.ceil(step + measured.checkpoint_seconds + SPARE_SECONDS)
     what = f"a step of {step:.1f} s and a checkpoint of {measured.checkpoint_seconds:.1f} s, {measured.source}"
     if options.grace_seconds is None:
-        origins["grace_seconds"] = f"derived: twice {what}"
-        return 2 * needed
+        origins["grace_seconds"] = f"derived: twice {what}, at least {LEAST_GRACE_SECONDS} s"
+        return max(2 * needed, LEAST_GRACE_SECONDS)
     if options.grace_seconds < needed:
         raise UsageError(
             f"--grace-seconds {options.grace_seconds} is less than {needed}, the time for {what}",

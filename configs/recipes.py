@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import UsageError
+from configs.replaced_file import replace_text
 from configs.schema import Recipe, Section
 
 FOLDER: Final = Path(__file__).resolve().parent
@@ -50,9 +51,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe, every value spelled out, so that a reader sees the old file or the new one."""
     content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(content, encoding="utf-8")
-    temporary.replace(path)
+    replace_text(path, content)
 
 
 def with_version(recipe: Recipe, version: str) -> Recipe:

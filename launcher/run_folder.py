@@ -12,6 +12,7 @@ from configs import run_directory
 from configs.errors import UsageError
 from configs.plan_schema import Plan
 from configs.recipes import load_recipe, save_recipe
+from configs.replaced_file import replace_text
 from configs.schema import Recipe
 
 KEPT_SECTIONS: Final = ("model", "data", "optimizer")
@@ -89,14 +90,8 @@ def write_run(run_dir: Path, recipe: Recipe, plan: Plan, launch: Launch) -> None
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / run_directory.OUTCOME).unlink(missing_ok=True)
     save_recipe(recipe, run_dir / run_directory.RECIPE)
-    _write(run_dir / run_directory.PLAN, plan.model_dump_json(indent=2))
-    _write(run_dir / run_directory.LAUNCH, launch.model_dump_json(indent=2))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+    replace_text(run_dir / run_directory.PLAN, plan.model_dump_json(indent=2) + "\n")
+    replace_text(run_dir / run_directory.LAUNCH, launch.model_dump_json(indent=2) + "\n")
 
 
 def _first_difference(before: Any, now: Any, place: str) -> str | None:

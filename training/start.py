@@ -10,6 +10,7 @@ from configs import run_directory
 from configs.errors import UsageError
 from configs.plan import Plan, PlanOptions, make_plan
 from configs.recipes import load_recipe, save_recipe, with_version
+from configs.replaced_file import replace_text
 from configs.schema import Recipe
 
 from .devices import find_devices
@@ -61,6 +62,4 @@ def choose_plan(options: StartOptions, run_dir: Path, recipe: Recipe, samples: i
 def write_start(run_dir: Path, recipe: Recipe, plan: Plan) -> None:
     """Save the resolved recipe and the plan with the run."""
     save_recipe(recipe, run_dir / run_directory.RECIPE)
-    unfinished = run_dir / f".{run_directory.PLAN}.new"
-    unfinished.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
-    unfinished.replace(run_dir / run_directory.PLAN)
+    replace_text(run_dir / run_directory.PLAN, plan.model_dump_json(indent=2))

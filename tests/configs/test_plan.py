@@ -260,12 +260,12 @@ def test_workers_shrink_to_what_shared_memory_holds() -> None:
 
 def test_measurements_give_demand_and_grace() -> None:
     measured = Measured(
-        source="outputs/a", samples_per_second=5.0, slowest_samples_per_second=4.0, checkpoint_seconds=4.2
+        source="outputs/a", samples_per_second=5.0, slowest_samples_per_second=4.0, checkpoint_seconds=14.2
     )
     found = make_plan(STAGE_1, samples=1000, devices=gpus(8), measured=measured)
     assert (found.samples_per_second, found.images_per_second) == (40.0, 240.0)
     assert "outputs/a" in found.origins["samples_per_second"]
-    assert found.grace_seconds == 18  # twice 64 samples / (8 x 4 per second) + 4.2 + 2, in whole seconds
+    assert found.grace_seconds == 38  # twice 64 samples / (8 x 4 per second) + 14.2 + 2, in whole seconds
     with pytest.raises(UsageError, match="--grace-seconds 5"):
         make_plan(STAGE_1, samples=1000, devices=gpus(8), options=PlanOptions(grace_seconds=5), measured=measured)
     unmeasured = plan(gpus(8))

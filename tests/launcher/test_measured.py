@@ -35,14 +35,14 @@ def trained(root: Path, rates: list[float], saves: list[float], *, earlier: bool
 
 
 def test_the_run_itself_tells_demand_and_grace(root: Path) -> None:
-    first = trained(root, [1.0, 20.0, 30.0, 40.0], [3.0, 5.5])
+    first = trained(root, [1.0, 20.0, 30.0, 40.0], [3.0, 25.5])
     again = planned(root, resume="auto").plan
     assert (again.samples_per_second, again.images_per_second) == (30.0, 180.0)
-    assert again.grace_seconds == 2 * 8  # a step of 4 samples at 20 a second, 5.5 s for the checkpoint, 2 to spare
+    assert again.grace_seconds == 2 * 28  # a step of 4 samples at 20 a second, 25.5 s for the checkpoint, 2 to spare
     for name in ("samples_per_second", "grace_seconds"):
         assert f"timed in {first.choices.run_dir} (2 x 2 x 1, fp32)" in again.origins[name]
-    with pytest.raises(UsageError, match="--grace-seconds 7 is less than 8, the time for a step"):
-        planned(root, resume="auto", grace_seconds=7)
+    with pytest.raises(UsageError, match="--grace-seconds 27 is less than 28, the time for a step"):
+        planned(root, resume="auto", grace_seconds=27)
 
 
 def test_the_newest_run_beside_it_stands_in(root: Path) -> None:

@@ -219,7 +219,13 @@ class EngineConfig(Section):
     """Optimiser steps between two lines of the log."""
     checkpoint_every: int = Field(0, ge=0)
     """Optimiser steps between checkpoints; 0 writes one at the end of each epoch."""
+    checkpoint_writing: Literal["auto", "sync", "async"] = "auto"
+    """Steps wait until a checkpoint is on disk, or only until it is copied to main memory; `auto` is `async` on an
+    accelerator, and `sync` on the CPU, where writing takes the time from computing."""
     keep_last: PositiveInt = 2
+    """Newest checkpoints that are kept."""
+    keep_best: PositiveInt = 1
+    """Checkpoints with the highest NDS that are kept beside them."""
     evaluate_every: int = Field(0, ge=0)
     """Epochs between evaluations on the validation split; 0 evaluates once, at the end."""
     guards: GuardConfig = GuardConfig()

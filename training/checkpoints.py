@@ -18,6 +18,8 @@ from configs.errors import BevnextError, DataError
 from evaluation.checkpoint_files import BEST, LATEST, MANIFEST, FileEntry, Manifest, read_manifest, step_directory_name
 
 _UNFINISHED: Final = ".unfinished-"
+SCORE: Final = "NDS"
+"""What the best checkpoint is the best in."""
 
 
 class RunManifest(Manifest):
@@ -33,9 +35,10 @@ class RunManifest(Manifest):
 class CheckpointFolder:
     """The folder `checkpoints/` of a run. One process writes, any may read."""
 
-    def __init__(self, folder: Path, keep_last: int) -> None:
+    def __init__(self, folder: Path, keep_last: int, keep_best: int = 1) -> None:
         self.folder = folder
         self.keep_last = keep_last
+        self.keep_best = keep_best
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -68,15 +71,15 @@ class CheckpointFolder:
             ) from error
         return place
 
-    def record_metrics(self, place: Path, metrics: dict[str, float], score: str) -> bool:
-        """Add an evaluation to a checkpoint's manifest; it becomes the best if its `score` is the highest so far."""
+    def record_metrics(self, place: Path, metrics: dict[str, float]) -> bool:
+        """Add an evaluation to a checkpoint's manifest; it becomes the best if its score is the highest so far."""
         manifest = RunManifest.model_validate_json((place / MANIFEST).read_bytes())
         whole = manifest.model_copy(update={"metrics": metrics})
         unfinished = place / f"{_UNFINISHED}{MANIFEST}"
         _write_synced(unfinished, whole.model_dump_json(indent=2).encode())
         unfinished.replace(place / MANIFEST)
         best = self._linked(BEST)
-        if best is not None and best != place and _metrics(best).get(score, -1.0) >= metrics[score]:
+        if best is not None and best != place and _score(best) >= metrics[SCORE]:
             return False
         self._link(BEST, place)
         self._rotate()
@@ -125,10 +128,12 @@ class CheckpointFolder:
         _sync_directory(self.folder)
 
     def _rotate(self) -> None:
-        """Remove all but the last written and those that are linked."""
+        """Remove all but the last written, the best, and those that are linked."""
         finished = [path.parent for path in self.folder.glob(f"step_*/{MANIFEST}")]
-        finished.sort(key=lambda place: Manifest.model_validate_json((place / MANIFEST).read_bytes()).created)
-        kept = {*finished[-self.keep_last :], self._linked(LATEST), self._linked(BEST)}
+        manifests = {place: Manifest.model_validate_json((place / MANIFEST).read_bytes()) for place in finished}
+        finished.sort(key=lambda place: manifests[place].created)
+        scored = sorted((place for place in finished if manifests[place].metrics), key=_score)
+        kept = {*finished[-self.keep_last :], *scored[-self.keep_best :], self._linked(LATEST), self._linked(BEST)}
         for place in finished:
             if place not in kept:
                 (place / MANIFEST).unlink()  # from here on nobody takes it for a checkpoint
@@ -144,8 +149,8 @@ def _fault(place: Path) -> str:
     return ""
 
 
-def _metrics(place: Path) -> dict[str, float]:
-    return read_manifest(place, verify=False).metrics
+def _score(place: Path) -> float:
+    return read_manifest(place, verify=False).metrics.get(SCORE, -1.0)
 
 
 def _write_synced(path: Path, content: bytes) -> FileEntry:

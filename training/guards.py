@@ -8,7 +8,7 @@ from configs.errors import BevnextError, DataError
 from configs.schema import GuardConfig
 from scenes.sample import Batch
 
-from .checkpoints import CheckpointFolder
+from .checkpoint_writer import CheckpointWriter
 from .fault import StepFault
 from .reporter import SilentReporter
 from .state import TrainingState
@@ -23,13 +23,13 @@ class Guards:
         self,
         config: GuardConfig,
         state: TrainingState,
-        folder: CheckpointFolder,
+        writer: CheckpointWriter,
         world: World,
         reporter: SilentReporter,
     ) -> None:
         self.config = config
         self.state = state
-        self.folder = folder
+        self.writer = writer
         self.world = world
         self.reporter = reporter
         self.damaged: set[str] = set()
@@ -80,13 +80,15 @@ class Guards:
     def _rewind(self, where: str) -> str:
         """Put back the weights of the newest checkpoint; the samples since then are passed over."""
         step, faults = self.state.step, self.state.faults
-        found = self.folder.newest_valid()[0] if self.world.is_main else None
+        self.writer.finish()
+        folder = self.writer.folder
+        found = folder.newest_valid()[0] if self.world.is_main else None
         name = self.world.text_from_main(found.name if found else "")
         if not name:
             raise BevnextError(
                 f"{where}; there is no checkpoint to go back to yet",
                 fix="--set engine.checkpoint_every=N with a smaller N, or engine.guards.non_finite=skip",
             )
-        self.state.restore(self.folder.folder / name, step)
+        self.state.restore(folder.folder / name, step)
         self.state.faults = faults
         return f"rewound: the weights are those of {name}"

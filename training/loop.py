@@ -21,6 +21,7 @@ from evaluation.evaluate import evaluate_detector
 from scenes.index import SceneIndex
 from scenes.sample import Batch
 
+from .checkpoint_writer import CheckpointWriter
 from .checkpoints import CheckpointFolder, RunManifest
 from .guards import Guards
 from .memory import out_of_memory_explained
@@ -41,6 +42,7 @@ class Run:
     world: World
     trainer: Trainer
     folder: CheckpointFolder
+    writer: CheckpointWriter
     reporter: SilentReporter
     stop: StopSignal
     watchdog: Watchdog
@@ -58,7 +60,7 @@ def train(run: Run, batches: Iterable[Batch]) -> ExitCode:
         batches: this process's micro-batches from the state's step on.
     """
     state, plan = run.trainer.state, run.plan
-    guards = Guards(run.recipe.engine.guards, state, run.folder, run.world, run.reporter)
+    guards = Guards(run.recipe.engine.guards, state, run.writer, run.world, run.reporter)
     try:
         if _evaluation_due(run):  # stopped between a checkpoint and its evaluation
             evaluate(run)
@@ -69,9 +71,11 @@ def train(run: Run, batches: Iterable[Batch]) -> ExitCode:
             guards.after_step(report, micro_batches)
             if not report.fault:
                 run.reporter.step(state.step, report, waited)
+            run.writer.collect()
             if report.stop or _checkpoint_due(run):
                 save(run)
             if report.stop:
+                run.writer.finish()
                 return ExitCode.PREEMPTED
             if _evaluation_due(run):
                 evaluate(run)
@@ -98,7 +102,6 @@ def save(run: Run) -> None:
     run.watchdog.expect("a checkpoint", run.watchdog.long)
     if not run.world.is_main:
         return
-    begun = time.perf_counter()
     state = run.trainer.state
     manifest = RunManifest(
         step=state.step,
@@ -111,8 +114,7 @@ def save(run: Run) -> None:
         steps_per_epoch=run.plan.steps_per_epoch,
         world_size=run.world.size,
     )
-    place = run.folder.write(manifest, state.payloads())
-    run.reporter.checkpoint(state.step, place, time.perf_counter() - begun)
+    run.writer.write(manifest, state)
 
 
 def evaluate(run: Run) -> None:
@@ -136,7 +138,7 @@ def evaluate(run: Run) -> None:
     if summary is not None:
         metrics = summary.as_scalars()
         run.reporter.evaluation(step, metrics, time.perf_counter() - begun)
-        run.folder.record_metrics(run.folder.folder / name, metrics, score="NDS")
+        run.folder.record_metrics(run.folder.folder / name, metrics)
 
 
 def _predicted(run: Run, done: int, samples: int) -> None:
@@ -177,6 +179,7 @@ def _evaluation_due(run: Run) -> bool:
     """An evaluation belongs after this step, and its checkpoint does not hold it yet; rank 0 decides."""
     if not _evaluation_point(run):
         return False
+    run.writer.finish()
     place = run.folder.folder / step_directory_name(run.trainer.state.step)
     missing = run.world.is_main and not read_manifest(place, verify=False).metrics
     return run.world.text_from_main("due" if missing else "") == "due"

@@ -36,8 +36,8 @@ class SilentReporter:
     def step(self, step: int, report: StepReport, waited: float) -> None:
         """An optimiser step is done; `waited` seconds of it were spent waiting for data."""
 
-    def checkpoint(self, step: int, place: Path, seconds: float) -> None:
-        """A checkpoint has been written."""
+    def checkpoint(self, step: int, place: Path, seconds: float, stalled: float) -> None:
+        """A checkpoint has been written; training waited for `stalled` of the seconds."""
 
     def fault(self, step: int, fault: StepFault, answer: str) -> None:
         """A step was not finite; `answer` says what became of it."""
@@ -104,11 +104,12 @@ class Reporter(SilentReporter):
             self._figures(step, report)
         self._progress.update(self._task, completed=step)
 
-    def checkpoint(self, step: int, place: Path, seconds: float) -> None:
+    def checkpoint(self, step: int, place: Path, seconds: float, stalled: float) -> None:
         size = sum(file.stat().st_size for file in place.iterdir())
-        self._metrics.write("checkpoint", step, {"seconds": seconds, "bytes": size}, epoch=self._epoch(step))
+        figures = {"seconds": seconds, "stalled_seconds": stalled, "bytes": size}
+        self._metrics.write("checkpoint", step, figures, epoch=self._epoch(step))
         self.say(f"saved {place} ({size / 2**20:.1f} MiB in {seconds:.2f} s)")
-        self._window.begun += seconds
+        self._window.begun += stalled
 
     def fault(self, step: int, fault: StepFault, answer: str) -> None:
         self._metrics.write("fault", step, {}, reason=fault.reason, answer=answer, tokens=list(fault.tokens))

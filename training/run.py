@@ -23,6 +23,7 @@ from scenes.loader import training_batches
 from scenes.order import BatchLayout, training_order
 
 from .causes import explain
+from .checkpoint_writer import CheckpointWriter
 from .checkpoints import CheckpointFolder
 from .loop import Run, train
 from .moving_average import MovingAverage
@@ -93,7 +94,7 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
     torch.set_num_threads(plan.threads)
     stop = StopSignal().listen()
     with join_world(plan.device_kind, plan.device_ids) as world:
-        folder = CheckpointFolder(run_dir / run_directory.CHECKPOINTS, recipe.engine.keep_last)
+        folder = CheckpointFolder(run_dir / run_directory.CHECKPOINTS, recipe.engine.keep_last, recipe.engine.keep_best)
         launch = Launch(run_dir)
         resume = "auto" if launch.is_restart and folder.has_any() else options.resume
         start = agree_on_start(run_dir, folder, resume, world)
@@ -116,14 +117,22 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
         with (
             Watchdog(run_dir, world, stop, recipe.engine.guards.hang_seconds) as watchdog,
             Reporter(run_dir, plan, log_every, state.step) if world.is_main else SilentReporter() as reporter,
+            CheckpointWriter(folder, reporter, _writes_beside(recipe, world)) as writer,
         ):
             for message in start.passed_over:
                 reporter.say(f"not used: {message}")
             reporter.say(_opening(recipe, plan, run_dir, state.step))
             trainer = Trainer(state, recipe, plan, world)
-            code = train(Run(run_dir, recipe, plan, world, trainer, folder, reporter, stop, watchdog, index), batches)
+            code = train(
+                Run(run_dir, recipe, plan, world, trainer, folder, writer, reporter, stop, watchdog, index), batches
+            )
             reporter.say(_closing(code, run_dir, state.step))
     return code
+
+
+def _writes_beside(recipe: Recipe, world: World) -> bool:
+    wanted = recipe.engine.checkpoint_writing
+    return wanted == "async" or (wanted == "auto" and world.device.type != "cpu")
 
 
 def build_state(recipe: Recipe, plan: Plan, world: World, checkpoint: Path | None) -> TrainingState:

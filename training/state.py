@@ -6,11 +6,11 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import AdamW
 
@@ -41,15 +41,18 @@ class TrainingState:
         """The detector to evaluate: the average where there is one."""
         return self.average.detector if self.average else self.detector
 
-    def payloads(self) -> Iterator[tuple[str, bytes]]:
-        """The files of a checkpoint, made one after the other so that only one is in memory."""
-        yield WEIGHTS, save(_contiguous(self.detector))
-        if self.average:
-            yield EMA_WEIGHTS, save(_contiguous(self.average.detector))
-        buffer = io.BytesIO()
+    def snapshot(self, copied: bool) -> Snapshot:
+        """What a checkpoint holds, in main memory.
+
+        Args:
+            copied: later steps do not change it.
+        """
         others = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "faults": self.faults}
-        torch.save(others, buffer)
-        yield OPTIMIZER, buffer.getvalue()
+        return Snapshot(
+            weights=_on_host(self.detector.state_dict(), copied),
+            average=_on_host(self.average.detector.state_dict(), copied) if self.average else None,
+            others=_on_host(others, copied),
+        )
 
     def restore(self, directory: Path, step: int) -> None:
         """Take up the state that a verified checkpoint directory holds."""
@@ -63,6 +66,35 @@ class TrainingState:
         self.step = step
 
 
-def _contiguous(module: nn.Module) -> dict[str, Tensor]:
-    """State dict on the CPU in plain memory order, as safetensors wants it."""
-    return {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state at one step."""
+
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor] | None
+    others: dict[str, Any]
+
+    def payloads(self) -> Iterator[tuple[str, bytes]]:
+        """The files of a checkpoint, made one after the other so that only one is in memory."""
+        yield WEIGHTS, save(_contiguous(self.weights))
+        if self.average is not None:
+            yield EMA_WEIGHTS, save(_contiguous(self.average))
+        buffer = io.BytesIO()
+        torch.save(self.others, buffer)
+        yield OPTIMIZER, buffer.getvalue()
+
+
+def _on_host(value: Any, copied: bool) -> Any:
+    """Dicts and lists with all tensors in main memory."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=copied)
+    if isinstance(value, dict):
+        return {key: _on_host(item, copied) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_on_host(item, copied) for item in value]
+    return value
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """In plain memory order, as safetensors wants it."""
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}

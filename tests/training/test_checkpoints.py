@@ -51,14 +51,14 @@ def folder(tmp_path: Path) -> CheckpointFolder:
 
 def test_the_last_ones_and_the_linked_ones_stay(folder: CheckpointFolder) -> None:
     write(folder, 1)
-    assert folder.record_metrics(folder.folder / "step_00000001", {"NDS": 0.5}, score="NDS")
+    assert folder.record_metrics(folder.folder / "step_00000001", {"NDS": 0.5})
     for step in (2, 3, 4):
         place = write(folder, step)
     assert names(folder) == ["best", "latest", "step_00000001", "step_00000003", "step_00000004"]
     assert (folder.folder / "latest").readlink() == Path("step_00000004")
-    assert not folder.record_metrics(place, {"NDS": 0.4}, score="NDS")
+    assert not folder.record_metrics(place, {"NDS": 0.4})
     assert (folder.folder / "best").readlink() == Path("step_00000001")
-    assert folder.record_metrics(write(folder, 5), {"NDS": 0.6}, score="NDS")
+    assert folder.record_metrics(write(folder, 5), {"NDS": 0.6})
     assert names(folder) == ["best", "latest", "step_00000004", "step_00000005"]
     assert read_manifest(folder.folder / "best").metrics == {"NDS": 0.6}
 
@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_clear_error_and_earlier_checkpoints_stay(folder: Che
     trainer = toy_trainer(ToyDetector(), RECIPE, toy_plan(RECIPE, ALONE, 4), ALONE)
     first = write(folder, 1)
     with largest_file(1000), pytest.raises(BevnextError) as caught:
-        folder.write(manifest_of(2), trainer.state.payloads())
+        folder.write(manifest_of(2), trainer.state.snapshot(copied=False).payloads())
     assert "cannot write checkpoint" in caught.value.message
     assert "--resume auto" in caught.value.fix
     assert caught.value.exit_code == 1
@@ -115,7 +115,7 @@ def test_a_run_goes_on_bit_by_bit_where_it_stopped(precision: str, folder: Check
     plan = toy_plan(recipe, ALONE, batch_size=4)
     torch.manual_seed(0)
     straight = trained(range(2), toy_trainer(ToyDetector(dropout=0.3, norm=True), recipe, plan, ALONE))
-    place = folder.write(manifest_of(2, plan), straight.state.payloads())
+    place = folder.write(manifest_of(2, plan), straight.state.snapshot(copied=False).payloads())
     trained(range(2, 4), straight)
 
     resumed = toy_trainer(ToyDetector(dropout=0.3, norm=True), recipe, plan, ALONE)

@@ -25,6 +25,7 @@ from scenes.index import open_index
 from scenes.loader import training_batches
 from scenes.order import BatchLayout, SampleKey, training_order
 from scenes.sample import Batch, Sample
+from training.checkpoint_writer import CheckpointWriter
 from training.checkpoints import CheckpointFolder
 from training.guards import Guards
 from training.memory import out_of_memory_explained
@@ -111,8 +112,8 @@ def test_what_one_process_sees_all_know_before_the_optimiser_steps(tmp_path: Pat
 
 
 def guards(trainer: Trainer, folder: Path, **config: object) -> Guards:
-    checkpoints = CheckpointFolder(folder, keep_last=2)
-    return Guards(GuardConfig.model_validate(config), trainer.state, checkpoints, ALONE, SilentReporter())
+    writer = CheckpointWriter(CheckpointFolder(folder, keep_last=2), SilentReporter(), beside=False)
+    return Guards(GuardConfig.model_validate(config), trainer.state, writer, ALONE, SilentReporter())
 
 
 def test_faults_are_limited(tmp_path: Path) -> None:

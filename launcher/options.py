@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 Function = Callable[..., Any]
+DEFAULT_IMAGE: Final = "bevnext-sam2:latest"
 DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
 
 
@@ -48,6 +49,14 @@ class TrainRequest:
     node_rank: int | None = None
     rdzv_endpoint: str | None = None
     master_port: int | None = None
+    backend: str = "local"
+    cpus_per_node: int | None = None
+    slurm: tuple[str, ...] = ()
+    image: str = DEFAULT_IMAGE
+    namespace: str | None = None
+    data_claim: str | None = None
+    output_claim: str | None = None
+    manifests: Path = Path()
     basic_training: bool = False
     dry_run: bool = False
     as_json: bool = False
@@ -94,6 +103,14 @@ def _endpoint(context: click.Context, option: click.Parameter, text: str | None)
     if text is not None and not (text.rpartition(":")[0] and text.rpartition(":")[2].isdigit()):
         raise click.BadParameter(f"{text!r} is not of the form HOST:PORT")
     return text
+
+
+def _settings(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+    del context, option
+    for text in texts:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*(=[^\x00-\x1f]*)?", text):
+            raise click.BadParameter(f"{text!r} is not of the form KEY=VALUE, such as partition=gpu")
+    return texts
 
 
 _POSITIVE: Final = click.IntRange(min=1)
@@ -206,6 +223,30 @@ _OPTIONS: Final = (
     click.option("--node-rank", type=click.IntRange(min=0), metavar="N", help="Number of this machine, from 0."),
     click.option("--rdzv-endpoint", callback=_endpoint, metavar="HOST:PORT", help="Where the machines meet."),
     click.option("--master-port", "--port", type=_PORT, metavar="N", help="Port for one machine. Default: a free one."),
+    click.option(
+        "--backend",
+        type=click.Choice(["local", "slurm", "kubernetes"]),
+        default="local",
+        show_default=True,
+        help="Where to train. slurm writes and submits a job; kubernetes writes manifests of a Kubeflow TrainJob and "
+        "of a plain Job. --num-gpus and --nnodes say what the job asks for.",
+    ),
+    click.option(
+        "--cpus-per-node",
+        type=_POSITIVE,
+        metavar="N",
+        help="Cores a job asks for on each node. Default: 8 per process.",
+    ),
+    click.option(
+        "--slurm", multiple=True, callback=_settings, metavar="KEY=VALUE", help="#SBATCH option, e.g. partition=gpu."
+    ),
+    click.option("--image", default=DEFAULT_IMAGE, show_default=True, help="Container image of a Kubernetes job."),
+    click.option("--namespace", metavar="NAME", help="Namespace of a Kubernetes job. Default: that of your context."),
+    click.option("--data-claim", metavar="NAME", help="Volume claim mounted at --data-root, read-only."),
+    click.option("--output-claim", metavar="NAME", help="Volume claim mounted at --output-dir."),
+    click.option(
+        "--manifests", type=DIRECTORY, default=Path(), metavar="DIR", help="Where the manifests go. Default: here."
+    ),
     click.option(
         "--basic-training",
         is_flag=True,

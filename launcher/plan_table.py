@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import click
@@ -21,10 +21,15 @@ Line = tuple[str, str, str]
 """Name, value, origin."""
 
 
-def show_plan(run: PlannedRun, *, as_json: bool) -> None:
-    """Print the plan on standard output."""
+def show_plan(run: PlannedRun, *, as_json: bool, job: Mapping[str, str] | None = None) -> None:
+    """Print the plan on standard output.
+
+    Args:
+        job: the files of a job for a cluster, to show instead of the command line of this machine.
+    """
     if as_json:
-        click.echo(json.dumps(run.as_json(), indent=2))
+        content = run.as_json() if job is None else {**run.as_json(), "command": None, "environment": {}, "job": job}
+        click.echo(json.dumps(content, indent=2))
         return
     console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
@@ -37,7 +42,10 @@ def show_plan(run: PlannedRun, *, as_json: bool) -> None:
         console.print("[bold yellow]warning:[/]", warning, soft_wrap=True)
     for step in run.first:
         click.echo(f"first: {shown(step.arguments)}    ({step.reason})")
-    click.echo(f"command:\n{shell_line(run.command, run.environment)}")
+    if job is None:
+        click.echo(f"command:\n{shell_line(run.command, run.environment)}")
+    for name, text in (job or {}).items():
+        click.echo(f"\n--- {name}\n{text}")
 
 
 def _table(run: PlannedRun) -> Table:
@@ -45,7 +53,7 @@ def _table(run: PlannedRun) -> Table:
     table.add_column("plan", style="bold", no_wrap=True)
     table.add_column("value", overflow="fold")
     table.add_column("from", style="dim", overflow="fold")
-    for section in (_what(run), _devices(run), _step(run.plan), _length(run.plan), _machine(run.plan)):
+    for section in (_what(run), _devices(run), _step(run.plan), _length(run), _machine(run.plan)):
         for line in section:
             table.add_row(*map(Text, line))
         table.add_row()
@@ -57,7 +65,7 @@ def _what(run: PlannedRun) -> Iterator[Line]:
     origin = plan.origins
     yield "recipe", plan.recipe, origin["recipe"]
     yield "data", f"{choices.data.root} ({choices.data.version})", choices.data.origin
-    yield "samples per epoch", f"{plan.epoch_samples}", origin["epoch_samples"]
+    yield "samples per epoch", f"{plan.epoch_samples}" if run.samples_known else "unknown", origin["epoch_samples"]
     yield "run directory", str(choices.run_dir), f"--resume {choices.resume}"
 
 
@@ -94,12 +102,13 @@ def _step(plan: Plan) -> Iterator[Line]:
     yield "precision", plan.precision, origin["precision"]
 
 
-def _length(plan: Plan) -> Iterator[Line]:
-    origin = plan.origins
+def _length(run: PlannedRun) -> Iterator[Line]:
+    plan, origin = run.plan, run.plan.origins
     yield "warm-up", f"{plan.warmup_steps} steps", origin["warmup_steps"]
-    yield "steps per epoch", f"{plan.steps_per_epoch}", origin["steps_per_epoch"]
     yield "epochs", f"{plan.epochs}", origin["epochs"]
-    yield "steps", f"{plan.total_steps}", origin["total_steps"]
+    if run.samples_known:
+        yield "steps per epoch", f"{plan.steps_per_epoch}", origin["steps_per_epoch"]
+        yield "steps", f"{plan.total_steps}", origin["total_steps"]
 
 
 def _machine(plan: Plan) -> Iterator[Line]:

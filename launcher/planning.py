@@ -26,6 +26,7 @@ from launcher.dataset import (
     epoch_samples,
     preparations,
 )
+from launcher.device_choice import cluster_devices, local_devices
 from launcher.measured import measured_before
 from launcher.options import TrainRequest
 from launcher.run_folder import Launch, check_recipe, check_run, saved_launch, saved_recipe
@@ -37,11 +38,14 @@ from launcher.torchrun import (
     torchrun_command,
     torchrun_environment,
 )
-from monitoring.devices import GpuSurvey, device_facts, explain_absence, survey_gpus
+from monitoring.devices import GpuSurvey
 
 SMALL_RECIPE: Final = "synthetic/bevnext-tiny"
 PUBLISHED_RECIPE: Final = "bevnext/bevnext-stage1"
 UNKNOWN: Final = "unknown: the index is not made yet"
+UNSEEN: Final = "unknown: the data set cannot be read from here"
+MANY: Final = 10**9
+"""Stands for a number of samples that cannot be known; what follows from it is not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Choices:
     options: PlanOptions
     resume: str
     trainer: str
+    sees_data: bool = True
+    """The data set lies where this process can read it; in a container it may be elsewhere."""
     retries: int = 0
     max_restarts: int = 0
 
@@ -75,8 +81,8 @@ class PlannedRun:
 
     @property
     def samples_known(self) -> bool:
-        """False where only the index, which is not made yet, can tell the length of an epoch."""
-        return self.plan.origins["epoch_samples"] != UNKNOWN
+        """False where only an index that is not made yet, or not to be seen from here, tells the length of an epoch."""
+        return self.plan.origins["epoch_samples"] not in (UNKNOWN, UNSEEN)
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -130,21 +136,23 @@ def decide(request: TrainRequest, survey: GpuSurvey | None = None) -> Choices:
         check_run(run_dir, resume)
         check_recipe(run_dir, recipe)
     nodes = Nodes(request.node_rank, request.rdzv_endpoint, request.master_port)
-    check_nodes(*(request.nnodes or (1, 1)), nodes)
-    survey = survey or survey_gpus()
-    wanted, asked_by = _asked_devices(request)
-    devices = device_facts(wanted, survey, asked_by)
+    if request.backend == "local":
+        check_nodes(*(request.nnodes or (1, 1)), nodes)
+        devices, devices_text = local_devices(request, survey)
+    else:
+        devices, devices_text = cluster_devices(request)
     return Choices(
         recipe=recipe,
         recipe_origin=origin,
         data=data,
         run_dir=run_dir,
         devices=devices,
-        devices_text=_devices_text(devices, survey),
+        devices_text=devices_text,
         nodes=nodes,
         options=_plan_options(request),
         resume=resume,
         trainer=BASIC_TRAINER if request.basic_training else NUSCENES_TRAINER,
+        sees_data=request.backend != "kubernetes" or data.root.is_dir(),
         retries=request.retries,
         max_restarts=request.max_restarts,
     )
@@ -157,8 +165,10 @@ def plan_run(choices: Choices) -> PlannedRun:
         UsageError: options that no plan can meet.
         DataError: a data set that is not there, not whole, or not indexed and not to be guessed.
     """
-    first = tuple(preparations(choices.data))
-    if not first:
+    first = tuple(preparations(choices.data)) if choices.sees_data else ()
+    if not choices.sees_data:
+        samples, origin = MANY, UNSEEN
+    elif not first:
         samples, origin = epoch_samples(choices.data, choices.recipe.data), "index"
     elif choices.data.made_on_demand and not choices.recipe.data.class_balanced:
         samples = SYNTHETIC_SAMPLES.get(choices.recipe.data.train_split, 0)
@@ -219,24 +229,6 @@ def _named_recipe(request: TrainRequest) -> tuple[str, str]:
     return PUBLISHED_RECIPE, "default on recorded data: the published stage 1"
 
 
-def _asked_devices(request: TrainRequest) -> tuple[str, str]:
-    """`auto`, `cpu` or `cuda`, and the option that says so: naming GPUs or CPU processes asks for that device."""
-    gpus = ""
-    if request.gpus is not None:
-        gpus = f"--gpus {','.join(map(str, request.gpus))}"
-    elif request.num_gpus is not None:
-        gpus = f"--num-gpus {request.num_gpus}"
-    if gpus and request.num_processes:
-        raise UsageError(f"{gpus} and --num-processes exclude each other", fix="--num-processes is for the CPU")
-    if gpus and request.device == "cpu":
-        raise UsageError(f"--device cpu and {gpus} exclude each other", fix="use --num-processes on the CPU")
-    if request.num_processes and request.device == "cuda":
-        raise UsageError("--device cuda and --num-processes exclude each other", fix="use --num-gpus")
-    if gpus:
-        return "cuda", gpus
-    return ("cpu", "--num-processes") if request.num_processes else (request.device, f"--device {request.device}")
-
-
 def _plan_options(request: TrainRequest) -> PlanOptions:
     if request.precision is not None and request.mixed_precision is not None:
         flag = "--mixed-precision" if request.mixed_precision else "--no-mixed-precision"
@@ -261,10 +253,3 @@ def _plan_options(request: TrainRequest) -> PlanOptions:
             "grace_seconds": request.grace_seconds,
         }
     )
-
-
-def _devices_text(devices: DeviceFacts, survey: GpuSurvey) -> str:
-    if devices.kind == "cpu":
-        found = f"{len(survey.visible())} GPU(s) left unused" if survey.visible() else explain_absence(survey)
-        return f"CPU ({devices.names[0]}, {devices.cpu_cores} usable cores); {found}"
-    return f"{len(devices.names)} x {devices.names[0]}, driver {survey.driver}"

@@ -29,4 +29,8 @@ def train(request: TrainRequest) -> int:
     if request.dry_run:
         preview(request)
         return 0
+    if request.backend != "local":
+        from launcher.backends.submission import submit_job
+
+        return submit_job(request)
     return train_run(request)

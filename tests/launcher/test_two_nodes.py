@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from namespaces import Machine, can_make_machines, two_machines
 
+from benchmarks.machine import measured_on
 from launcher.own_process import ROOT, quoted
 
 STEPS = 48
@@ -29,6 +30,9 @@ pytestmark = [
 ]
 
 
+BRIEFLY = ("starts: ", "goes on after", "stopped as asked", "done after", "error", "starting again")
+
+
 class Story:
     """What happened when, for the reader of the log."""
 
@@ -36,7 +40,7 @@ class Story:
         self.begun = time.monotonic()
         self.path = os.environ.get("BEVNEXT_SAM2_TWO_NODES_LOG")
         if self.path:
-            Path(self.path).write_text("")
+            Path(self.path).write_text(f"two machines in network namespaces; {json.dumps(measured_on('torch'))}\n")
 
     def tell(self, text: str) -> None:
         line = f"{time.monotonic() - self.begun:7.1f} s  {text}"
@@ -79,14 +83,14 @@ class Cluster:
             time.sleep(0.1)
         self.story.tell(f"checkpoint of step {step} is there")
 
-    def finish(self, run: str, *processes: subprocess.Popen[bytes]) -> None:
+    def finish(self, run: str, *processes: subprocess.Popen[bytes], expected: int = 0) -> None:
         codes = [process.wait(PATIENCE) for process in processes]
         self.story.tell(f"exit codes {codes}")
         for machine in self.machines:
             for line in (self.run_dir(run).with_name(f"{run}-{machine.name}.log")).read_text().splitlines():
-                if "starts: " in line or "goes on after" in line or "done after" in line or line.startswith("error"):
+                if any(words in line for words in BRIEFLY):
                     self.story.tell(f"  {machine.name} said: {line.replace(str(self.data.parent), 'DIR')}")
-        assert codes == [0] * len(processes)
+        assert codes == [expected] * len(processes)
 
     def digests(self, run: str) -> dict[str, str]:
         """SHA-256 of the last weights and their average."""
@@ -137,6 +141,19 @@ def test_a_machine_that_comes_back_changes_nothing(cluster: Cluster, straight: d
     assert cluster.digests("disturbed") == straight
     assert cluster.losses("disturbed") == cluster.losses("straight")
     cluster.story.tell("bit-equal to the undisturbed run, every step's loss, too")
+
+
+def test_a_stop_of_one_machine_is_a_stop_of_the_run(cluster: Cluster, straight: dict[str, str]) -> None:
+    cluster.story.tell("two machines, one is asked to stop, as when a cluster drains it")
+    first, second = cluster.machines
+    both = [cluster.start(machine, "drained", "2") for machine in (first, second)]
+    cluster.wait_for_step("drained", KILL_AFTER, both[0])
+    both[1].terminate()
+    cluster.story.tell(f"SIGTERM to the launcher of {second.name}")
+    cluster.finish("drained", *both, expected=75)
+    cluster.finish("drained", *(cluster.start(machine, "drained", "2") for machine in (first, second)))
+    assert cluster.digests("drained") == straight
+    cluster.story.tell("bit-equal to the undisturbed run")
 
 
 def test_an_elastic_run_goes_on_with_the_machine_that_is_left(cluster: Cluster, straight: dict[str, str]) -> None:

@@ -57,6 +57,8 @@ class TrainRequest:
     data_claim: str | None = None
     output_claim: str | None = None
     manifests: Path = Path()
+    profile: tuple[int, int] | None = None
+    """First and last step to record."""
     basic_training: bool = False
     dry_run: bool = False
     as_json: bool = False
@@ -81,14 +83,14 @@ def _batch_size(context: click.Context, option: click.Parameter, text: str | Non
     raise click.BadParameter(f"{text!r} is neither a number of samples nor auto")
 
 
-def _node_range(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
+def _range(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
     del context, option
     if text is None:
         return None
     found = re.fullmatch(r"(?P<low>[1-9][0-9]*)(:(?P<high>[1-9][0-9]*))?", text)
     if found and int(found["low"]) <= int(found["high"] or found["low"]):
         return int(found["low"]), int(found["high"] or found["low"])
-    raise click.BadParameter(f"{text!r} is neither a number of machines nor a range such as 1:4")
+    raise click.BadParameter(f"{text!r} is neither a number nor a range such as 1:4")
 
 
 def _run_name(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
@@ -216,7 +218,7 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--nnodes",
-        callback=_node_range,
+        callback=_range,
         metavar="N|MIN:MAX",
         help="Machines; run the same command on each. A range goes on with those that are left.",
     ),
@@ -246,6 +248,12 @@ _OPTIONS: Final = (
     click.option("--output-claim", metavar="NAME", help="Volume claim mounted at --output-dir."),
     click.option(
         "--manifests", type=DIRECTORY, default=Path(), metavar="DIR", help="Where the manifests go. Default: here."
+    ),
+    click.option(
+        "--profile",
+        callback=_range,
+        metavar="FIRST:LAST",
+        help="Record a trace of these optimiser steps in <run>/tensorboard/profile.",
     ),
     click.option(
         "--basic-training",

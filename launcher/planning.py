@@ -64,6 +64,8 @@ class Choices:
     trainer: str
     sees_data: bool = True
     """The data set lies where this process can read it; in a container it may be elsewhere."""
+    profile: tuple[int, int] | None = None
+    """First and last step to record."""
     retries: int = 0
     max_restarts: int = 0
 
@@ -153,6 +155,7 @@ def decide(request: TrainRequest, survey: GpuSurvey | None = None) -> Choices:
         resume=resume,
         trainer=BASIC_TRAINER if request.basic_training else NUSCENES_TRAINER,
         sees_data=request.backend != "kubernetes" or data.root.is_dir(),
+        profile=request.profile,
         retries=request.retries,
         max_restarts=request.max_restarts,
     )
@@ -182,6 +185,11 @@ def plan_run(choices: Choices) -> PlannedRun:
         options=choices.options,
         measured=measured_before(choices.recipe, choices.devices, choices.run_dir),
     )
+    if choices.profile and choices.profile[0] > plan.total_steps:
+        raise UsageError(
+            "--profile {}:{}: the run has {} steps".format(*choices.profile, plan.total_steps),
+            fix=f"choose steps from 1 to {plan.total_steps}",
+        )
     origins = {**plan.origins, "epoch_samples": origin, "recipe": choices.recipe_origin}
     plan = plan.model_copy(update={"origins": origins})
     log_dir = choices.run_dir / run_directory.LOGS / _start_name(plan)
@@ -203,7 +211,8 @@ def plan_run(choices: Choices) -> PlannedRun:
 
 
 def _trainer_arguments(choices: Choices) -> Sequence[str]:
-    return [*place_arguments(choices), "--resume", choices.resume]
+    steps = [] if choices.profile is None else ["--profile", "{}:{}".format(*choices.profile)]
+    return [*place_arguments(choices), *steps, "--resume", choices.resume]
 
 
 def place_arguments(choices: Choices) -> Sequence[str]:

@@ -43,6 +43,6 @@ def _options() -> list[click.Option]:
 def _typed(name: str, value: Any) -> str:
     if name == "gpus":
         return ",".join(map(str, value))
-    if name == "nnodes":
+    if name in ("nnodes", "profile"):
         return ":".join(str(count) for count in dict.fromkeys(value))  # a range, or one number
     return str(value)

@@ -32,6 +32,7 @@ def entry_command(*, config: str, data_root: str) -> click.Command:
     @click.option("--mixed-precision/--no-mixed-precision", default=None, help="bf16 (fp16 on old GPUs), or fp32.")
     @click.option("--workers", type=click.IntRange(0), help="Loader processes per device.")
     @click.option("--threads", type=click.IntRange(1), help="Compute threads of a process.")
+    @click.option("--profile", callback=_steps, metavar="FIRST:LAST", help="Record a trace of these optimiser steps.")
     @click.option(
         "--distributed",
         is_flag=False,
@@ -66,3 +67,13 @@ def _device_list(context: click.Context, option: click.Parameter, text: str | No
         return tuple(int(item) for item in text.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not a list such as 0,1") from error
+
+
+def _steps(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    del context, option
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    if first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last):
+        return int(first), int(last)
+    raise click.BadParameter(f"{text!r} is not a range of steps such as 10:13")

@@ -25,6 +25,7 @@ from .checkpoint_writer import CheckpointWriter
 from .checkpoints import CheckpointFolder, RunManifest
 from .guards import Guards
 from .memory import out_of_memory_explained
+from .profiler import profiled
 from .reporter import SilentReporter
 from .stop_signal import StopSignal
 from .trainer import Trainer
@@ -47,6 +48,8 @@ class Run:
     stop: StopSignal
     watchdog: Watchdog
     index: SceneIndex
+    profile: tuple[int, int] | None = None
+    """First and last step to record."""
 
 
 class StoppedError(Exception):
@@ -64,7 +67,9 @@ def train(run: Run, batches: Iterable[Batch]) -> ExitCode:
     try:
         if _evaluation_due(run):  # stopped between a checkpoint and its evaluation
             evaluate(run)
-        for micro_batches, waited in micro_batches_of_steps(batches, plan.accumulation, run.world.device):
+        steps = micro_batches_of_steps(batches, plan.accumulation, run.world.device)
+        traces = run.run_dir / run_directory.PROFILE
+        for micro_batches, waited in profiled(steps, run.profile, done=state.step, folder=traces, rank=run.world.rank):
             with out_of_memory_explained(plan, run.recipe, state.step, micro_batches):
                 report = run.trainer.train_step(micro_batches, stop=bool(run.stop))
             run.watchdog.beat(f"step {state.step + 1}")

@@ -123,9 +123,8 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
                 reporter.say(f"not used: {message}")
             reporter.say(_opening(recipe, plan, run_dir, state.step))
             trainer = Trainer(state, recipe, plan, world)
-            code = train(
-                Run(run_dir, recipe, plan, world, trainer, folder, writer, reporter, stop, watchdog, index), batches
-            )
+            parts = (run_dir, recipe, plan, world, trainer, folder, writer, reporter, stop, watchdog, index)
+            code = train(Run(*parts, profile=options.profile), batches)
             reporter.say(_closing(code, run_dir, state.step))
     return code
 

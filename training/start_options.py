@@ -29,6 +29,8 @@ class StartOptions:
     mixed_precision: bool | None
     workers: int | None
     threads: int | None
+    profile: tuple[int, int] | None = None
+    """First and last step to record."""
 
     def plan_options(self) -> PlanOptions:
         """Those that decide over the plan."""

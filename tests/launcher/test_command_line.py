@@ -77,7 +77,7 @@ def test_every_option_reaches_the_request() -> None:
         "--index-dir /i --device cuda --num-gpus 2 --gpus 0,3 --num-processes 4 --distributed ddp --batch-size 5 "
         "--gradient-accumulation 6 --effective-batch 7 --lr-scaling sqrt --epochs 8 --mixed-precision "
         "--precision bf16 --workers 0 --output-dir /o --run r --resume auto --grace-seconds 9 --nnodes 2 --node-rank 1 "
-        "--rdzv-endpoint host:1 --master-port 10 --basic-training --dry-run --json"
+        "--rdzv-endpoint host:1 --master-port 10 --profile 10:13 --basic-training --dry-run --json"
     )
     assert request == TrainRequest(
         config="bevnext/bevnext-stage1",
@@ -106,6 +106,7 @@ def test_every_option_reaches_the_request() -> None:
         node_rank=1,
         rdzv_endpoint="host:1",
         master_port=10,
+        profile=(10, 13),
         basic_training=True,
         dry_run=True,
         as_json=True,

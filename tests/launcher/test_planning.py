@@ -158,6 +158,13 @@ def test_a_batch_left_to_trying_names_what_it_chooses_from(root: Path, capsys: p
     assert "the largest of 1, 2, 4, 8 that fits" in capsys.readouterr().out
 
 
+def test_steps_to_profile_go_to_the_trainer(root: Path) -> None:
+    command = planned(data_root=root, profile=(3, 5)).command
+    assert command[command.index("--profile") + 1] == "3:5"
+    with pytest.raises(UsageError, match="--profile 900:901: the run has"):
+        planned(data_root=root, profile=(900, 901))
+
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 

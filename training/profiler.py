@@ -1,0 +1,57 @@
+"""`--profile FIRST:LAST`: a trace of chosen optimiser steps, for TensorBoard, Perfetto or chrome://tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
+
+Item = TypeVar("Item")
+
+
+def profiled(
+    items: Iterable[Item], steps: tuple[int, int] | None, *, done: int, folder: Path, rank: int
+) -> Iterator[Item]:
+    """The items, one for each optimiser step; what happens to those of the chosen steps is recorded.
+
+    Args:
+        steps: first and last, counted from 1 as in the log; `None` records nothing.
+        done: steps done before the first item.
+        folder: where each process puts its `rank<r>.<time>.pt.trace.json`.
+    """
+    if steps is None or steps[1] <= done:
+        yield from items
+        return
+    first = max(steps[0], done + 1)
+    begin = max(first - 1, done + 1)  # the step before warms the profiler up, where there is one
+    recorder = _recorder(first - begin, steps[1] - first + 1, folder, rank)
+    recording = False
+    try:
+        for step, item in enumerate(items, start=done + 1):
+            if step == begin:
+                recorder.start()
+                recording = True
+            yield item
+            if recording:
+                recorder.step()
+            if step == steps[1]:
+                recorder.stop()
+                recording = False
+    finally:
+        if recording:  # the run has ended before: what there is, is kept
+            recorder.stop()
+
+
+def _recorder(warmup: int, active: int, folder: Path, rank: int) -> profile:
+    activities = [ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(ProfilerActivity.CUDA)
+    return profile(
+        activities=activities,
+        schedule=schedule(wait=0, warmup=warmup, active=active, repeat=1),
+        on_trace_ready=tensorboard_trace_handler(str(folder), worker_name=f"rank{rank}"),
+        record_shapes=True,
+    )

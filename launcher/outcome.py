@@ -18,6 +18,8 @@ TORCHRUN_LOG: Final = "torchrun.log"
 LAST_LINES: Final = 15
 FAILURE: Final = re.compile(r"rank\s*:\s*\d+ \(local_rank: (?P<rank>\d+)\)\s+exitcode\s*:\s*(?P<code>-?\d+)")
 """A worker that failed, as torchrun reports it; what it takes for the root cause comes last."""
+FOR_GOOD: Final = (ExitCode.BAD_USAGE, ExitCode.BAD_DATA, ExitCode.PREEMPTED, ExitCode.NO_PROGRESS)
+"""Codes after which the processes of no machine are to be started again."""
 OUT_OF_MEMORY: Final = "fix: memory is the usual cause (see `dmesg`): a smaller --batch-size, fewer --workers"
 
 
@@ -58,6 +60,12 @@ def _judge(run_dir: Path, log_dir: Path, ended: Ended, speaks: bool) -> Verdict:
     if told.code is ExitCode.CRASHED:
         return Verdict(told.code, _join(f"rank {told.rank} failed: {told.text}", _tail(log_dir, told.local_rank)))
     return Verdict(told.code, told.text)
+
+
+def ended_for_good(run_dir: Path) -> bool:
+    """The workers say that the run is not to go on, though torchrun may wait for other machines to do so."""
+    told = _told(run_dir)
+    return told is not None and told.code in FOR_GOOD
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,13 @@ class Ended:
 class Guard:
     """Passes signals on to one child process, and ends it when its time is up."""
 
-    def __init__(self, grace_seconds: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, grace_seconds: float, say: Callable[[str], None], is_over: Callable[[], bool] = lambda: False
+    ) -> None:
         self.grace_seconds = grace_seconds
         self.say = say
+        self.is_over = is_over
+        self.over_since: float | None = None
         self.others = {process.pid for process in psutil.Process().children(recursive=True)}
         """Processes below this one that are none of the guard's business."""
         self.child: subprocess.Popen[bytes] | None = None
@@ -99,9 +103,18 @@ class Guard:
             try:
                 child.wait(POLL_SECONDS)
             except subprocess.TimeoutExpired:
+                self._end_if_over(child)
                 continue
             return True
         return False
+
+    def _end_if_over(self, child: subprocess.Popen[bytes]) -> None:
+        """End a child that goes on waiting for others although there is nothing left to do."""
+        if self.over_since is None:
+            self.over_since = time.monotonic() if self.is_over() else None
+        elif self.deadline == float("inf") and time.monotonic() > self.over_since + EXTRA_SECONDS:
+            self.deadline = time.monotonic() + self.grace_seconds + EXTRA_SECONDS
+            child.terminate()
 
     def _end_rest(self, grace_seconds: float) -> None:
         """Ask what the child left behind to end, wait, and kill what is still there."""
@@ -127,6 +140,7 @@ def supervise(
     say: Callable[[str], None],
     stdout: IO[bytes] | IO[str] | None = None,
     stderr: IO[bytes] | IO[str] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Ended:
     """Run `command` to its end, passing signals on; afterwards none of its processes is left.
 
@@ -134,6 +148,7 @@ def supervise(
         environment: the whole environment of the child.
         grace_seconds: time between a signal and the kill.
         say: told in one line what happens to signals.
+        is_over: true once the work is done for good; a child that does not end by itself then is asked to.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -153,7 +168,7 @@ def supervise(
             preexec_fn=die_with_parent,  # noqa: PLW1509  no thread runs here
         )
 
-    guard = Guard(grace_seconds, say)
+    guard = Guard(grace_seconds, say, is_over)
     with _handling(guard.handle):
         return guard.run(start)
 

@@ -13,7 +13,7 @@ from configs.errors import ExitCode
 from launcher.batch_search import search_of, with_found_batch
 from launcher.dataset import Preparation
 from launcher.options import TrainRequest
-from launcher.outcome import TORCHRUN_LOG, Verdict, judge
+from launcher.outcome import TORCHRUN_LOG, Verdict, ended_for_good, judge
 from launcher.own_process import ROOT, own_command, own_environment, shown
 from launcher.plan_table import show_plan
 from launcher.planning import PlannedRun, decide, plan_run
@@ -77,6 +77,7 @@ def start(run: PlannedRun, what: str = "training", *, attempt: int = 0, stdout_i
             say=say,
             stdout=sys.stderr if stdout_is_taken else None,
             stderr=log,
+            is_over=lambda: run.plan.nodes > 1 and ended_for_good(run.choices.run_dir),
         )
     return judge(run.choices.run_dir, run.log_dir, ended, speaks=run.plan.nodes == 1)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from launcher import supervision
 from launcher.own_process import ROOT, own_environment
 
 WORKER = """
@@ -154,3 +155,19 @@ def test_the_child_learns_of_the_death_of_its_guard(folder: Path, processes: lis
     driver.kill()
     wait_for(folder / "saved")
     wait_until_gone(int((folder / "worker").read_text()))
+
+
+def test_a_child_that_waits_though_all_is_done_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun waits for another machine to come back, after a stop that was saved."""
+    monkeypatch.setattr(supervision, "EXTRA_SECONDS", 0.3)
+    told: list[str] = []
+    ended = supervision.supervise(
+        [sys.executable, str(folder / "worker.py"), str(folder), "polite"],
+        cwd=folder,
+        environment=own_environment(),
+        grace_seconds=20,
+        say=told.append,
+        is_over=(folder / "ready").exists,
+    )
+    assert (ended.returncode, ended.asked_to_stop, ended.killed) == (75, False, False)
+    assert not told

@@ -10,6 +10,7 @@ from configs.lazy_group import LazyGroup
 
 COMMANDS: Final = {
     "loader": ("benchmarks.loader:loader", "Decode and resize against Pillow."),
+    "scaling": ("benchmarks.scaling:scaling", "1 to N ranks, and the trainer against a bare DDP loop."),
     "index": ("benchmarks.index:index", "Build and open the index of a set of trainval's size."),
 }
 

@@ -1,0 +1,161 @@
+"""`bevnext-sam2 bench scaling`: samples per second on 1 to N ranks, and the trainer against a bare DDP loop.
+
+Every rank computes with one thread, on a core of its own, and has the same batch whatever the number of ranks; the
+batches lie in memory, so nothing is read. The numbers of ranks take turns, so that a machine that slows down slows
+all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import click
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import measured_on
+from configs.errors import BevnextError
+from launcher.own_process import ROOT, own_environment
+from scenes.command_options import data_set_options, index_dir_option, say_if_synthetic
+
+WORKER: Final = "benchmarks.scaling_worker"
+TARGET_SPEEDUP: Final = 1.95
+"""On two ranks."""
+TARGET_OVERHEAD: Final = 0.03
+Measurement = dict[str, Any]
+
+
+@click.command()
+@data_set_options
+@index_dir_option
+@click.option("--config", default="synthetic/bevnext-tiny", show_default=True, metavar="NAME|PATH", help="Recipe.")
+@click.option("--ranks", type=click.IntRange(min=1), metavar="N", help="Most ranks. Default: one for each core.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Samples of a rank's step."
+)
+@click.option("--steps", type=click.IntRange(min=1), default=3, show_default=True, help="Steps of a block.")
+@click.option(
+    "--blocks", type=click.IntRange(min=1), default=5, show_default=True, help="Blocks of each loop, in turn."
+)
+@click.option(
+    "--passes", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of all numbers of ranks."
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result to this JSON file.")
+def scaling(
+    data_root: Path,
+    version: str,
+    index_dir: Path | None,
+    config: str,
+    ranks: int | None,
+    batch_size: int,
+    steps: int,
+    blocks: int,
+    passes: int,
+    out: Path | None,
+) -> None:
+    """Measure efficiency on 1 to N ranks of the CPU, one thread each, and the trainer's overhead over a bare DDP loop.
+
+    Keep the machine quiet meanwhile. The result says how busy it was.
+    """
+    say_if_synthetic(version)
+    cores = len(os.sched_getaffinity(0))
+    counts = range(1, (ranks or cores) + 1)
+    if counts[-1] > cores:
+        click.echo(f"note: {counts[-1]} ranks share {cores} core(s); the efficiency says nothing", err=True)
+    index = [] if index_dir is None else ["--index-dir", str(index_dir.absolute())]
+    place = ["--data-root", str(data_root.absolute()), "--version", version, *index]
+    size = ["--config", config, "--batch-size", str(batch_size), "--steps", str(steps), "--blocks", str(blocks)]
+    measured: dict[int, list[Measurement]] = {count: [] for count in counts}
+    psutil.cpu_percent()
+    busy_before = psutil.cpu_percent(interval=1.0)
+    for number in range(passes):
+        for count in counts:
+            click.echo(f"pass {number + 1} of {passes}: {count} rank(s) ...", err=True)
+            measured[count].append(measure(count, [*place, *size]))
+    result = measured_on("torch") | {
+        "benchmark": "scaling",
+        "baseline": "one rank with the same batch; for the overhead a bare DistributedDataParallel loop in turn with it",
+        "recipe": config,
+        "device": "CPU, one thread and one core for each rank, gloo",
+        "batch_of_a_rank": batch_size,
+        "other_load_percent": busy_before,
+        "ranks": summary(measured),
+        "targets": {"speedup_on_2_ranks": TARGET_SPEEDUP, "overhead": TARGET_OVERHEAD},
+    }
+    _show(result)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n")
+        click.echo(f"written to {out}")
+
+
+def measure(ranks: int, arguments: list[str]) -> Measurement:
+    """Seconds of every block on `ranks` ranks: `{"samples": per block, "ours": [...], "bare": [...]}`.
+
+    Raises:
+        BevnextError: a process failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        done = subprocess.run(
+            [*start, "-m", WORKER, *arguments, "--result", str(result)],
+            cwd=ROOT,
+            env=own_environment({"OMP_NUM_THREADS": "1"}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise BevnextError(f"{ranks} rank(s) ended with exit code {done.returncode}:\n{done.stderr[-3000:]}")
+        content: Measurement = json.loads(result.read_bytes())
+        return content
+
+
+def summary(measured: dict[int, list[Measurement]]) -> list[Measurement]:
+    """For each number of ranks: medians over all blocks, against one rank and against the bare loop."""
+    rates = {}
+    for count, passes in measured.items():
+        samples = passes[0]["samples"]
+        ours = samples / median(seconds for one in passes for seconds in one["ours"])
+        bare = samples / median(seconds for one in passes for seconds in one["bare"])
+        pairs = [ours / bare for one in passes for ours, bare in zip(one["ours"], one["bare"], strict=True)]
+        rates[count] = ours, bare, median(pairs) - 1
+    alone = rates[1][0]
+    return [
+        {
+            "ranks": count,
+            "samples_per_second": round(ours, 3),
+            "speedup": round(ours / alone, 3),
+            "efficiency": round(ours / alone / count, 4),
+            "bare_samples_per_second": round(bare, 3),
+            "overhead": round(overhead, 4),
+        }
+        for count, (ours, bare, overhead) in rates.items()
+    ]
+
+
+def _show(result: Measurement) -> None:
+    table = Table(title=f"{result['recipe']}, {result['batch_of_a_rank']} samples a step and rank, one thread each")
+    for heading in ("ranks", "samples/s", "speed-up", "efficiency", "bare DDP loop", "overhead of the trainer"):
+        table.add_column(heading, justify="right")
+    for line in result["ranks"]:
+        table.add_row(
+            str(line["ranks"]),
+            f"{line['samples_per_second']:.2f}",
+            f"{line['speedup']:.2f}",
+            f"{line['efficiency']:.1%}",
+            f"{line['bare_samples_per_second']:.2f}",
+            f"{line['overhead']:+.1%}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"other load when it began: {result['other_load_percent']:.0f} % of the machine")

@@ -82,7 +82,7 @@ def scaling(
             measured[count].append(measure(count, [*place, *size]))
     result = measured_on("torch") | {
         "benchmark": "scaling",
-        "baseline": "one rank with the same batch; for the overhead a bare DistributedDataParallel loop in turn with it",
+        "baseline": "one rank with the same batch; for the overhead a bare DistributedDataParallel loop in turn",
         "recipe": config,
         "device": "CPU, one thread and one core for each rank, gloo",
         "batch_of_a_rank": batch_size,

@@ -34,7 +34,8 @@ def test_real_ranks(tmp_path: Path) -> None:
 
     make_synthetic(tmp_path / "data", scenes=2, samples_per_scene=4, image_size=(90, 160), workers=1, progress=False)
     build_index(tmp_path / "data", "v1.0-synthetic", progress=False)
-    size = "--config synthetic/bevnext-smoke --ranks 2 --batch-size 2 --steps 1 --blocks 2 --passes 1".split()
+    size = ["--config", "synthetic/bevnext-smoke", "--ranks", "2", "--batch-size", "2"]
+    size += ["--steps", "1", "--blocks", "2", "--passes", "1"]
     out = tmp_path / "scaling.json"
     done = CliRunner().invoke(scaling, ["--data-root", str(tmp_path / "data"), *size, "--out", str(out)])
     assert done.exit_code == 0, done.output

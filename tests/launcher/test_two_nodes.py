@@ -63,7 +63,8 @@ class Cluster:
         data = ["--data-root", str(self.data), "--version", "v1.0-synthetic", "--set", "data.source_size=[90, 160]"]
         work = ["--config", "synthetic/bevnext-smoke", "--epochs", "8", "--num-processes", "1", "--workers", "1"]
         saves = ["--set", "engine.checkpoint_every=4", "--output-dir", str(self.run_dir(run).parent), "--run", run]
-        meet = ["--nnodes", nodes, "--rdzv-endpoint", f"{self.machines[0].name}:29400", "--max-restarts", "3"]
+        meet = ["--nnodes", nodes, "--rdzv-endpoint", f"{self.machines[0].name}:29400"]
+        meet += ["--max-restarts", "3", "--retries", "3"]
         arguments = ["train", *work, *data, *saves, "--resume", "auto", *meet]
         self.story.tell(f"{machine.name}$ {quoted(['bevnext-sam2', *arguments]).replace(str(self.data.parent), 'DIR')}")
         log = self.run_dir(run).with_name(f"{run}-{machine.name}.log")
@@ -141,6 +142,19 @@ def test_a_machine_that_comes_back_changes_nothing(cluster: Cluster, straight: d
     assert cluster.digests("disturbed") == straight
     assert cluster.losses("disturbed") == cluster.losses("straight")
     cluster.story.tell("bit-equal to the undisturbed run, every step's loss, too")
+
+
+def test_the_machine_of_the_rendezvous_may_come_back_too(cluster: Cluster, straight: dict[str, str]) -> None:
+    cluster.story.tell("two machines, the one where they meet loses power and comes back")
+    first, second = cluster.machines
+    leaves, stays = cluster.start(first, "beheaded", "2"), cluster.start(second, "beheaded", "2")
+    cluster.wait_for_step("beheaded", KILL_AFTER, stays)
+    cluster.story.tell(f"power off: SIGKILL to all {len(first.processes())} processes of {first.name}")
+    first.power_off()
+    leaves.wait()
+    cluster.finish("beheaded", cluster.start(first, "beheaded", "2"), stays)
+    assert cluster.digests("beheaded") == straight
+    cluster.story.tell("bit-equal to the undisturbed run")
 
 
 def test_a_stop_of_one_machine_is_a_stop_of_the_run(cluster: Cluster, straight: dict[str, str]) -> None:

@@ -16,6 +16,7 @@ from configs.plan import Plan, PlanOptions, make_plan
 from configs.plan_schema import DeviceFacts
 from configs.recipes import load_recipe, with_version
 from configs.schema import Recipe
+from launcher.backend_options import check_backend_options
 from launcher.dataset import (
     SYNTHETIC_SAMPLES,
     SYNTHETIC_VERSION,
@@ -121,6 +122,7 @@ def decide(request: TrainRequest, survey: GpuSurvey | None = None) -> Choices:
     Raises:
         UsageError: an option, recipe, run or device that does not fit.
     """
+    check_backend_options(request)
     resume = request.resume if request.resume in ("auto", "none") else str(absolute(Path(request.resume)))
     name, origin = _named_recipe(request)
     recipe = load_recipe(name, request.overrides)

@@ -190,6 +190,8 @@ def refused(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
         ("--num-processes 1 --nnodes 1:3 --rdzv-endpoint h:1 --effective-batch 8", 2, "--effective-batch 6 or 12"),
         ("--batch-size auto --no-gpu", 2, "out of memory"),
         ("--gpu", 2, "--device cpu trains without"),
+        ("--slurm partition=gpu", 2, "--slurm means nothing with --backend local"),
+        ("--backend slurm --num-gpus 1 --image x", 2, "--backend kubernetes, or leave it out"),
     ],
 )
 def test_one_clear_message_and_the_right_exit_code(
@@ -295,7 +297,7 @@ def test_json_is_all_that_plan_prints(root: Path, capsys: pytest.CaptureFixture[
 
 # --- the manual ------------------------------------------------------------------------------------------------------
 
-MANUAL = (ROOT / "docs" / "cli.md").read_text()
+MANUAL = "".join((ROOT / "docs" / name).read_text().replace("\\\n", "") for name in ("cli.md", "clusters.md"))
 
 
 @pytest.mark.parametrize("line", [line for line in MANUAL.splitlines() if line.startswith("bevnext-sam2 ")])

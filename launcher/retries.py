@@ -54,6 +54,7 @@ def _fruitless_restarts_of_torchrun(run_dir: Path, launch: str, step: int) -> in
     """How many restarts in a row, as the trainer counts them, had no newer checkpoint; 0 if there is one now."""
     try:
         starts = json.loads((run_dir / run_directory.STARTS).read_bytes())
-        return int(starts["fruitless"]) if (starts["launch"], starts["step"]) == (launch, step) else 0
+        in_vain = (starts["launch"], starts["step"]) == (launch, step)
+        return int(starts["fruitless"]) + int(starts["restart"]) if in_vain else 0
     except (OSError, ValueError, KeyError):
         return 0

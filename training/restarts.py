@@ -1,7 +1,7 @@
 """Whether this start of a run was made by torchrun or the launcher after a failure, and whether that leads anywhere.
 
-`starts.json` in the run directory names the launch (all starts that one command makes) and the newest checkpoint that
-its last start found.
+`starts.json` in the run directory names the launch (all starts that one command makes), the newest checkpoint that its
+last start found, and how many restarts in a row before that one had not come past it.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ class Launch:
         """
         fruitless = 0
         if self.is_restart and step <= self._before["step"]:
-            fruitless = self._before["fruitless"] + 1
-        if fruitless > FRUITLESS_RESTARTS:
+            fruitless = self._before["fruitless"] + int(self._before["restart"])
+        if fruitless >= FRUITLESS_RESTARTS:
             raise NoProgressError(
                 f"{FRUITLESS_RESTARTS} restarts in a row have not come past step {step}",
                 fix="the logs of the starts say why they ended; starting again will not help",
             )
-        replace_text(self.path, json.dumps({"launch": self.name, "step": step, "fruitless": fruitless}))
+        content = {"launch": self.name, "step": step, "restart": self.is_restart, "fruitless": fruitless}
+        replace_text(self.path, json.dumps(content))

@@ -67,7 +67,7 @@ def test_nobody_starts_again_what_was_asked_to_stop(tmp_path: Path) -> None:
 
 def test_restarts_by_torchrun_count_too(tmp_path: Path) -> None:
     save(tmp_path, 7)
-    (tmp_path / "starts.json").write_text(json.dumps({"launch": LAUNCH, "step": 7, "fruitless": 3}))
+    (tmp_path / "starts.json").write_text(json.dumps({"launch": LAUNCH, "step": 7, "restart": True, "fruitless": 2}))
     assert run(tmp_path, 0, (CRASHED, 7))[0].code is ExitCode.NO_PROGRESS
     assert run(tmp_path, 0, (CRASHED, 8))[0].code is CRASHED  # the last of them did save
 

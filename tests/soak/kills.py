@@ -55,11 +55,12 @@ class Soak:
     runs: list[dict[str, Any]] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
 
-    def run_until(self, wanted: int) -> None:
-        """Kill runs until there were `wanted` kills, and let the last one end."""
+    def run_until(self, wanted: int, seconds: float = float("inf")) -> None:
+        """Kill runs until there were `wanted` kills, or that time is over, and let the last one end."""
+        deadline = time.monotonic() + seconds
         self._straight(1)  # the first start waits for imports
         straight = {ranks: self._straight(ranks) for ranks in (1, 2)}
-        while self.kills.total() < wanted:
+        while self.kills.total() < wanted and time.monotonic() < deadline:
             ranks = int(self.random.choice([1, 2, 2]))
             self._disturbed(straight[ranks], ranks, wanted)
 
@@ -166,14 +167,15 @@ class Kill:
 
 @click.command(help=__doc__)
 @click.option("--kills", default=200, show_default=True)
+@click.option("--minutes", default=float("inf"), help="Stop after that time with fewer kills.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report there, as JSON.")
-def main(kills: int, seed: int, out: Path | None) -> None:
+def main(kills: int, minutes: float, seed: int, out: Path | None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         soak = Soak(folder, make_driving_set(folder / "driving"), np.random.default_rng(seed))
         begun = time.monotonic()
-        soak.run_until(kills)
+        soak.run_until(kills, 60 * minutes)
         report = {
             **measured_on("torch", "safetensors"),
             "benchmark": "soak",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_disk import largest_file
 from toy import ALONE, ToyDetector, step_batches, toy_plan, toy_recipe, toy_trainer
 
 from configs.errors import BevnextError, DataError, UsageError
 from configs.plan import Plan
 from evaluation.checkpoint_files import read_manifest
+from training.checkpoint_writer import CheckpointWriter
 from training.checkpoints import CheckpointFolder, RunManifest
+from training.reporter import SilentReporter
 from training.resume import Start, find_start, step_to_go_on_from
 from training.trainer import Trainer
 
@@ -61,6 +67,61 @@ def test_the_last_ones_and_the_linked_ones_stay(folder: CheckpointFolder) -> Non
     assert folder.record_metrics(write(folder, 5), {"NDS": 0.6})
     assert names(folder) == ["best", "latest", "step_00000004", "step_00000005"]
     assert read_manifest(folder.folder / "best").metrics == {"NDS": 0.6}
+
+
+def test_several_of_the_best_stay(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep_last=1, keep_best=2)
+    for step, score in enumerate([0.3, 0.1, 0.2, 0.0], start=1):
+        folder.record_metrics(write(folder, step), {"NDS": score})
+    assert names(folder) == ["best", "latest", "step_00000001", "step_00000003", "step_00000004"]
+    assert (tmp_path / "best").readlink() == Path("step_00000001")
+
+
+def test_writing_beside_saves_the_step_it_was_asked_at(folder: CheckpointFolder) -> None:
+    plan = toy_plan(RECIPE, ALONE, 4)
+    trainer = toy_trainer(ToyDetector(norm=True), RECIPE, plan, ALONE)
+    trained(range(1), trainer)
+    expected = {name: value.clone() for name, value in trainer.state.detector.state_dict().items()}
+    with CheckpointWriter(folder, SilentReporter(), beside=True) as writer:
+        writer.write(manifest_of(1), trainer.state)
+        trained(range(1, 3), trainer)  # while it is written
+    saved = load_file(folder.folder / "step_00000001" / "model.safetensors")
+    assert all(torch.equal(value, expected[name]) for name, value in saved.items())
+
+
+def test_a_failure_beside_is_told_at_the_next_step(folder: CheckpointFolder) -> None:
+    trainer = toy_trainer(ToyDetector(), RECIPE, toy_plan(RECIPE, ALONE, 4), ALONE)
+    with CheckpointWriter(folder, SilentReporter(), beside=True) as writer, largest_file(1000):
+        writer.write(manifest_of(1), trainer.state)
+        with pytest.raises(BevnextError, match="cannot write checkpoint"):
+            writer.finish()
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from training.checkpoints import CheckpointFolder, RunManifest
+folder = CheckpointFolder(Path(sys.argv[1]) / "checkpoints", keep_last=9)
+values = {"epoch": 0, "recipe": "", "files": {}, "model": {}, "effective_batch": 1, "steps_per_epoch": 1}
+for step in range(1, 100):
+    manifest = RunManifest(step=step, created=f"2030-01-01T00:00:{step:02d}+00:00", world_size=1, **values)
+    folder.write(manifest, [("model.safetensors", b"weights!" * 40_000)])
+"""
+
+
+def test_a_small_disk_fills_up_and_the_earlier_checkpoints_stay(tmp_path: Path) -> None:
+    """On a real file system of one megabyte."""
+    script, disk = tmp_path / "script.py", tmp_path / "disk"
+    script.write_text(FULL_DISK)
+    disk.mkdir()
+    line = f"mount -t tmpfs -o size=1m none {disk} && {sys.executable} {script} {disk}; ls {disk}/checkpoints"
+    ours = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run(["unshare", "-rm", "sh", "-c", line], env=ours, capture_output=True, text=True, check=False)
+    if "unshare" in ended.stderr or "mount:" in ended.stderr:
+        pytest.skip(f"no file system of its own for a test here: {ended.stderr}")
+    assert "cannot write checkpoint" in ended.stderr
+    assert "No space left on device; earlier checkpoints are whole" in ended.stderr
+    assert ended.stdout.split() == ["latest", "step_00000001", "step_00000002", "step_00000003"]
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_said(folder: CheckpointFolder) -> None:

@@ -104,10 +104,15 @@ def test_another_error_is_no_lack_of_memory(run_dir: Path, driving_set: Path, mo
         find_batch_size(run_dir, driving_set, None)
 
 
-def test_the_process_ends_with_the_error_for_the_launcher(
+def test_the_process_tells_the_launcher_how_it_ended(
     run_dir: Path, driving_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    arguments = ["--run-dir", str(run_dir), "--data-root", str(driving_set)]
+    limit_memory(monkeypatch, 1, torch.OutOfMemoryError, "CUDA out of memory")
+    assert CliRunner().invoke(batch_size.command, arguments).exit_code == 0
+    assert json.loads((run_dir / "outcome.json").read_text())["exit_code"] == 0
+    (run_dir / "outcome.json").unlink()
     limit_memory(monkeypatch, 0, RuntimeError, "CUDNN_STATUS_ALLOC_FAILED")
-    done = CliRunner().invoke(batch_size.command, ["--run-dir", str(run_dir), "--data-root", str(driving_set)])
+    done = CliRunner().invoke(batch_size.command, arguments)
     assert done.exit_code == 1
     assert "not even a micro-batch of 1" in json.loads((run_dir / "outcome.json").read_text())["error"]

@@ -78,9 +78,8 @@ def train(run: Run, batches: Iterable[Batch]) -> ExitCode:
                 run.reporter.step(state.step, report, waited)
             run.writer.collect()
             if report.stop or _checkpoint_due(run):
-                save(run)
+                save(run, finish=report.stop or _evaluation_point(run))
             if report.stop:
-                run.writer.finish()
                 return ExitCode.PREEMPTED
             if _evaluation_due(run):
                 evaluate(run)
@@ -102,24 +101,34 @@ def micro_batches_of_steps(
         yield micro_batches, time.perf_counter() - begun
 
 
-def save(run: Run) -> None:
-    """Write a checkpoint of the step just done."""
+def save(run: Run, finish: bool) -> None:
+    """Write a checkpoint of the step just done; all processes go on together.
+
+    Args:
+        finish: wait until it is on disk, also where checkpoints are written beside the training.
+    """
     run.watchdog.expect("a checkpoint", run.watchdog.long)
-    if not run.world.is_main:
-        return
-    state = run.trainer.state
-    manifest = RunManifest(
-        step=state.step,
-        epoch=state.step // run.plan.steps_per_epoch,
+    if run.world.is_main:
+        run.writer.write(_manifest(run), run.trainer.state)
+        if finish:
+            run.writer.finish()
+    run.world.wait_for_main()
+    run.watchdog.beat(f"step {run.trainer.state.step + 1}")
+
+
+def _manifest(run: Run) -> RunManifest:
+    step, plan = run.trainer.state.step, run.plan
+    return RunManifest(
+        step=step,
+        epoch=step // plan.steps_per_epoch,
         recipe=run.recipe.name,
         created=datetime.now(timezone.utc).isoformat(),
         files={},
         model=run.recipe.model.model_dump(mode="json"),
-        effective_batch=run.plan.effective_batch,
-        steps_per_epoch=run.plan.steps_per_epoch,
+        effective_batch=plan.effective_batch,
+        steps_per_epoch=plan.steps_per_epoch,
         world_size=run.world.size,
     )
-    run.writer.write(manifest, state)
 
 
 def evaluate(run: Run) -> None:
@@ -184,7 +193,6 @@ def _evaluation_due(run: Run) -> bool:
     """An evaluation belongs after this step, and its checkpoint does not hold it yet; rank 0 decides."""
     if not _evaluation_point(run):
         return False
-    run.writer.finish()
     place = run.folder.folder / step_directory_name(run.trainer.state.step)
     missing = run.world.is_main and not read_manifest(place, verify=False).metrics
     return run.world.text_from_main("due" if missing else "") == "due"

@@ -2,7 +2,7 @@
 
 A thread of every process looks at the clock. When nothing has happened for too long, the first one to notice lets all
 processes of its machine write their stacks (in C, so that a process that is stuck does it, too), ends them, and ends
-itself with code 77. If the interpreter itself is stuck, faulthandler's own timer does it, two or three times as late.
+itself with code 77. If the interpreter itself is stuck, faulthandler's own timer does it, two to four times as late.
 
 A stop signal that the main thread cannot act upon is acted upon here: while a checkpoint is evaluated there is nothing
 to lose, and when another process has failed there is nothing left to wait for.
@@ -86,7 +86,7 @@ class Watchdog:
         self.what = what
         now = time.monotonic()
         self._deadline = now + seconds
-        if self._deadline + self.seconds > self._armed_until:  # setting the timer is not for every step
+        if not self.seconds <= self._armed_until - self._deadline <= 3 * self.seconds:  # not at every step
             self._armed_until = self._deadline + 2 * self.seconds
             faulthandler.dump_traceback_later(self._armed_until - now, exit=True, file=self._stacks)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -57,6 +59,24 @@ def entry_command(*, config: str, data_root: str) -> click.Command:
         sys.exit(run_process(StartOptions(**given)))
 
     return command
+
+
+def run_as_script(command: click.Command) -> NoReturn:
+    """Run an entry command as the program, and leave without Python's clean-up.
+
+    Taking a process with torch to pieces costs one to two seconds of computing, which a run that was asked to stop may
+    not have; files, processes and connections are closed by then. Loader workers end with their process.
+    """
+    code: int | str | None = 1
+    try:
+        command()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _device_list(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:

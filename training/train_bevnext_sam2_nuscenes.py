@@ -14,9 +14,9 @@ if not __package__:  # run by path: become a module of our package, not of the `
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "training"
 
-from .command import entry_command
+from .command import entry_command, run_as_script
 
 main = entry_command(config="bevnext/bevnext-stage1", data_root="data/nuscenes")
 
 if __name__ == "__main__":
-    main()
+    run_as_script(main)

@@ -29,6 +29,8 @@ def _read_size(text: str) -> tuple[int, int]:
 @click.option("--lidar-sweeps/--no-lidar-sweeps", default=True, show_default=True,
               help="Also write the LiDAR sweeps between key frames (20 a second; most of the set's size).")  # fmt: skip
 @click.option("--camera-sweeps", is_flag=True, help="Also write the images between key frames (12 a second).")
+@click.option("--reach", type=float, default=60.0, show_default=True, metavar="METRES",
+              help="Road before the first and after the last ego position that is populated.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a synthetic set that was made with other options.")
 def synth(
     out: Path,
@@ -39,13 +41,14 @@ def synth(
     workers: int | None,
     lidar_sweeps: bool,
     camera_sweeps: bool,
+    reach: float,
     overwrite: bool,
 ) -> None:
     """Make a synthetic driving set in the nuScenes v1.0 layout, with instance masks and LiDAR point labels."""
     click.echo(f"Synthetic data (nothing here was recorded): {scenes} scenes of {samples} samples into {out}")
     summary = make_synthetic(
         out, scenes=scenes, samples_per_scene=samples, image_size=_read_size(image_size), seed=seed, workers=workers,
-        lidar_sweeps=lidar_sweeps, camera_sweeps=camera_sweeps, overwrite=overwrite,
+        lidar_sweeps=lidar_sweeps, camera_sweeps=camera_sweeps, reach=reach, overwrite=overwrite,
     )  # fmt: skip
     if summary.reused:
         click.echo(f"{summary.root} holds this set already ({summary.annotations} boxes); nothing was made.")

@@ -16,13 +16,13 @@ from scenes.synthetic.world import Actor, Block, Crown, Prop, Weather, World
 Floats = NDArray[np.float64]
 
 
-def lay_out(seed: int, scene: int, duration: float) -> World:
-    """The world of scene number `scene` of a set with seed `seed`; `duration` in seconds."""
+def lay_out(seed: int, scene: int, duration: float, reach: float) -> World:
+    """The world of scene number `scene` of a set with seed `seed`; `duration` in seconds, `reach` in metres."""
     rng = np.random.default_rng([seed, scene, 0])
     pace = Pace(float(rng.uniform(4.5, 8.5)), float(rng.uniform(0, 1.2)), 0.45, float(rng.uniform(0, 6.28)))
     road = lay_road(rng, float(pace.distance(duration)))
     ego = Trajectory(road, 0.0, -(road.section.lanes_right - 0.5) * road.section.lane, along=pace)
-    actors = populate(road, ego, duration, rng)
+    actors = populate(road, ego, duration, reach, rng)
     blocks = _buildings(road, rng) + _hedges(road, actors, rng)
     props, crowns = _trees_and_lamps(road, actors, blocks, rng)
     return World(

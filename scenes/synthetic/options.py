@@ -9,13 +9,14 @@ from typing import Any, Final
 from configs.errors import UsageError
 
 VERSION: Final = "v1.0-synthetic"
-GENERATOR: Final = 5
+GENERATOR: Final = 6
 """Raised whenever the same options give other bytes than before."""
 TRAIN_SPLIT: Final = "synthetic_train"
 VAL_SPLIT: Final = "synthetic_val"
 STAMP: Final = "synthetic.json"
 """File in the root of a complete set that holds its options."""
 SMALLEST, LARGEST = 64, 4096
+SHORTEST_REACH, LONGEST_REACH = 10.0, 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class SyntheticOptions:
     seed: int
     lidar_sweeps: bool
     camera_sweeps: bool
+    reach: float
+    """Metres of road before the first and after the last ego position that hold actors."""
 
     def __post_init__(self) -> None:
         for name, value in (("--scenes", self.scenes), ("--samples", self.samples_per_scene)):
@@ -38,6 +41,9 @@ class SyntheticOptions:
         if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= LARGEST):
             fix = f"choose a size between {SMALLEST}x{SMALLEST} and {LARGEST}x{LARGEST}, such as 1600x900"
             raise UsageError(f"--image-size {width}x{height} is out of range", fix=fix)
+        if not SHORTEST_REACH <= self.reach <= LONGEST_REACH:
+            fix = f"choose {SHORTEST_REACH:.0f} to {LONGEST_REACH:.0f} metres"
+            raise UsageError(f"--reach {self.reach:g} is out of range", fix=fix)
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: must not be negative", fix="give --seed 0 or more")
 

@@ -24,8 +24,6 @@ from scenes.synthetic.world import Actor
 Floats = NDArray[np.float64]
 Group = list[Draft]
 
-REACH = 60.0
-"""Metres of road before the first and after the last ego position that are filled."""
 TRIES = 25
 GAP = 0.25
 """Metres that actors keep apart."""
@@ -34,9 +32,9 @@ GAP = 0.25
 class Populace:
     """Actors placed so far, with their tracks on a time grid for the clearance test."""
 
-    def __init__(self, road: Road, ego: Trajectory, duration: float, rng: np.random.Generator) -> None:
+    def __init__(self, road: Road, ego: Trajectory, duration: float, reach: float, rng: np.random.Generator) -> None:
         self.road, self.ego, self.duration, self.rng = road, ego, duration, rng
-        self.length = float(ego.along.distance(duration))
+        self.first, self.last = -reach, float(ego.along.distance(duration)) + reach
         self.drafts: list[Draft] = []
         self._times = np.arange(-0.5, duration + 0.5, 0.25)
         ego_track = ego.pose(self._times)
@@ -61,11 +59,10 @@ class Populace:
         self._halves += halves
         return True
 
-    def spread(self, per_100_m: float, make: Callable[[float], Group], start: float = -REACH, end: float = 0.0) -> None:
+    def spread(self, per_100_m: float, make: Callable[[float], Group]) -> None:
         """Place `make(s)` groups with the given density, one per stretch of road, each with a few tries."""
-        end = end or self.length + REACH
-        count = max(1, round((end - start) / 100 * per_100_m))
-        edges = np.linspace(start, end, count + 1)
+        count = max(1, round((self.last - self.first) / 100 * per_100_m))
+        edges = np.linspace(self.first, self.last, count + 1)
         for low, high in pairwise(edges):
             for _ in range(TRIES):
                 if self.add(make(float(self.rng.uniform(low, high)))):
@@ -207,7 +204,7 @@ class Populace:
         """Vehicles that follow one another in a lane, all at the lane's pace so that they never meet."""
         travel = float(pace.distance(self.duration))
         sign = -side
-        start, end = (-REACH - travel, self.length + REACH) if sign > 0 else (-REACH, self.length + REACH + travel)
+        start, end = (self.first - travel, self.last) if sign > 0 else (self.first, self.last + travel)
         d = side * (lane + 0.5) * self.road.section.lane
         kinds = ["car", "truck", "bus", "motorcycle", "road_train"]
         s = start + self.rng.uniform(0, 25)
@@ -247,9 +244,10 @@ class Populace:
         return [replace(one, path=replace(one.path, s=one.path.s + shift)) for one in group]
 
 
-def populate(road: Road, ego: Trajectory, duration: float, rng: np.random.Generator) -> tuple[Actor, ...]:
-    """All actors of a scene of `duration` seconds."""
-    folk = Populace(road, ego, duration, rng)
+def populate(road: Road, ego: Trajectory, duration: float, reach: float, rng: np.random.Generator) -> tuple[Actor, ...]:
+    """All actors of a scene of `duration` seconds, from `reach` metres before the ego's first position on the road to
+    as far behind its last one."""
+    folk = Populace(road, ego, duration, reach, rng)
     for side, lane, pace in _lanes(road, ego, rng):
         folk.lane_traffic(side, lane, pace)
     for side in (-1, 1):

@@ -83,7 +83,7 @@ class RenderedBlock:
 def scene_parts(options: SyntheticOptions, scene: int) -> SceneParts:
     """Plan of a scene: the same in every process."""
     plan = schedule(options, scene)
-    world = lay_out(options.seed, scene, plan.duration)
+    world = lay_out(options.seed, scene, plan.duration, options.reach)
     weather = world.weather
     sky = panorama(
         np.random.default_rng(world.sky_seed),

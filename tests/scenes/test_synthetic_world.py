@@ -18,7 +18,7 @@ from scenes.synthetic.small_objects import bicycle, motorcycle, pedestrian
 
 @pytest.fixture(scope="module")
 def world():
-    return lay_out(seed=1, scene=0, duration=4.0)
+    return lay_out(seed=1, scene=0, duration=4.0, reach=60.0)
 
 
 def _entries(lower, upper, origin, direction):
@@ -143,7 +143,7 @@ def test_models_fill_their_boxes_and_face_outwards():
 
 
 def test_worlds_differ_from_scene_to_scene():
-    first, second = lay_out(0, 0, 2.0), lay_out(0, 1, 2.0)
+    first, second = lay_out(0, 0, 2.0, 60.0), lay_out(0, 1, 2.0, 60.0)
     assert first.road.section != second.road.section
     assert len(first.actors) > 60
     assert first.weather.sun.tolist() != second.weather.sun.tolist()

@@ -18,6 +18,7 @@ from launcher.options import TrainRequest
 from launcher.outcome import Verdict
 from launcher.own_process import ROOT
 from launcher.planning import PlannedRun, decide, plan_run
+from launcher.retries import run_with_retries
 from launcher.run_folder import write_run
 from launcher.training_run import start
 from monitoring.devices import GpuSurvey
@@ -46,7 +47,12 @@ if mode == "killed" and rank == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "bad data" and rank == 1:
     end(3, "it is cut")
-if mode != "done":
+if mode == "crash once" and rank == 1 and not (run / "crashed").exists():
+    (run / "crashed").touch()
+    end(1, "by chance")
+if mode == "crash once" and rank == 0 and not (run / "crashed").exists():
+    time.sleep(60)
+if mode not in ("done", "crash once"):
     signal.signal(signal.SIGTERM, lambda *_: end(75))
     (run / f"ready_{rank}").touch()
     time.sleep(60)
@@ -126,3 +132,24 @@ def test_preempted_and_saved(run: PlannedRun) -> None:
     verdict = start(run)
     stopper.join()
     assert verdict == Verdict(ExitCode.PREEMPTED, "")
+
+
+def test_a_retry_after_a_crash(run: PlannedRun) -> None:
+    run_dir = mode(run, "crash once")
+    said: list[str] = []
+    verdict = run_with_retries(run_dir, "launch", 1, lambda attempt: start(run, attempt=attempt), said.append)
+    assert verdict == Verdict(ExitCode.DONE)
+    assert len(said) == 1
+    assert "rank 1 failed: by chance" in said[0]
+    assert "starting again after step 0 (retry 1 of 1)" in said[0]
+    assert sorted(path.name for path in run.log_dir.glob("*torchrun.log")) == ["0-torchrun.log", "torchrun.log"]
+
+
+def test_the_options_for_restarts_reach_torchrun(root: Path) -> None:
+    survey = GpuSurvey(problem="none", driver_missing=True)
+    request = TrainRequest(data_root=root, version="v1.0-synthetic", max_restarts=3, retries=2)
+    choices = decide(request, survey)
+    command = plan_run(choices).command
+    assert command[command.index("--max-restarts") + 1] == "3"
+    assert choices.retries == 2
+    assert "--max-restarts" not in plan_run(decide(replace(request, max_restarts=0), survey)).command

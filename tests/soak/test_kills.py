@@ -55,7 +55,12 @@ def test_ten_random_kills(soak_set: Path, tmp_path: Path) -> None:
     assert found["orphans"] == found["unruly"] == 0, found
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 4), (2, 1), (4, 0), (4, 1)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("ranks", "workers"), [(2, 1), (4, 0), *(pytest.param(*pair, marks=SLOW) for pair in ((1, 4), (2, 4), (4, 1)))]
+)
 def test_the_samples_of_every_step_are_the_same(ranks: int, workers: int, run: ForkedRun, straight: ForkedRun) -> None:
     run.steps = 4
     assert run.start(ranks, workers) == [0] * ranks, run.log
@@ -168,6 +173,7 @@ def hold_the_interpreter(rank: int) -> None:
     Trainer.train_step = stuck
 
 
+@pytest.mark.slow
 def test_an_interpreter_that_is_stuck_leaves_its_stack(run: ForkedRun) -> None:
     run.settings = ("engine.guards.hang_seconds=3",)
     assert run.start(1, 0, patch=hold_the_interpreter) == [1], run.log  # the launcher sees the stacks and says 77

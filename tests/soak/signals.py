@@ -61,23 +61,28 @@ class Trial:
         return self.exit_code == 75 and self.checkpoints == 1 and self.orphans == 0
 
 
-def run_trial(driving_set: Path, folder: Path, number: signal.Signals, target: str, delay: float) -> Trial:
-    """Start a run, send the signal while it trains, and see how it ends."""
-    command = own_command(
+def training_command(driving_set: Path, folder: Path, *more: str) -> list[str]:
+    """`bevnext-sam2 train` on two ranks into `folder`/run; without `more` it trains for ever and never saves."""
+    return own_command(
         [
             *("train", "--config", "synthetic/bevnext-smoke", "--data-root", str(driving_set)),
             *("--set", "data.source_size=[90, 160]", "--set", "engine.checkpoint_every=1000000"),
             *("--num-processes", "2", "--workers", "1", "--epochs", "100000"),
-            *("--output-dir", str(folder), "--run", "run"),
+            *("--output-dir", str(folder), "--run", "run", *more),
         ]
     )
+
+
+def run_trial(driving_set: Path, folder: Path, number: signal.Signals, target: str, delay: float) -> Trial:
+    """Start a run, send the signal while it trains, and see how it ends."""
+    command = training_command(driving_set, folder)
     run_dir = folder / "run"
     with (folder / "output").open("wb") as output:
         launcher = subprocess.Popen(
             command, cwd=ROOT, env=own_environment(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        steps = _wait_for_steps(launcher, run_dir)
+        steps = wait_for_steps(launcher, run_dir)
         time.sleep(delay)
         below = psutil.Process(launcher.pid).children(recursive=True)
         victim = launcher.pid if target == "launcher" else psutil.Process(launcher.pid).children()[0].pid
@@ -85,7 +90,7 @@ def run_trial(driving_set: Path, folder: Path, number: signal.Signals, target: s
         psutil.Process(victim).send_signal(number)
         code = launcher.wait(PATIENCE_SECONDS)
         seconds = time.monotonic() - sent
-        orphans = [process for process in below if _runs(process)]
+        orphans = [process for process in below if still_runs(process)]
     finally:
         for process in [*psutil.Process(launcher.pid).children(recursive=True)] if launcher.poll() is None else []:
             process.kill()
@@ -98,7 +103,7 @@ def run_trial(driving_set: Path, folder: Path, number: signal.Signals, target: s
     return Trial(code, seconds, max(steps), saved[0] if saved else 0.0, _whole_checkpoints(run_dir), len(orphans))
 
 
-def _wait_for_steps(launcher: subprocess.Popen[bytes], run_dir: Path) -> list[float]:
+def wait_for_steps(launcher: subprocess.Popen[Any], run_dir: Path) -> list[float]:
     """Seconds that each of the first steps took, the very first left out."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and launcher.poll() is None:
@@ -106,8 +111,7 @@ def _wait_for_steps(launcher: subprocess.Popen[bytes], run_dir: Path) -> list[fl
         if len(times) >= 4:
             return [later - earlier for earlier, later in zip(times, times[1:])]  # noqa: B905, RUF007
         time.sleep(0.05)
-    output = (run_dir.parent / "output").read_text()
-    raise AssertionError(f"no step was made (exit code {launcher.poll()}):\n{output}")
+    raise AssertionError(f"{run_dir}: no step was made (exit code {launcher.poll()})")
 
 
 def _events(run_dir: Path) -> list[dict[str, Any]]:
@@ -127,7 +131,8 @@ def _whole_checkpoints(run_dir: Path) -> int:
     return found
 
 
-def _runs(process: psutil.Process) -> bool:
+def still_runs(process: psutil.Process) -> bool:
+    """It has not ended, and is not only waiting to be noticed by the process that has adopted it."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

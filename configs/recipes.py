@@ -34,13 +34,14 @@ def known_recipes() -> list[str]:
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read the recipe of that name, or the YAML file at that path, and apply `section.key=value` overrides in turn.
 
+    A recipe that says `extends: NAME` is that recipe with the keys it gives changed.
     Values of overrides are YAML (`engine.ema=null`, `data.image_size=[96, 256]`).
 
     Raises:
         UsageError: no such recipe, not YAML, an unknown key (the closest known one is named), or a wrong value.
     """
     path = _find(name_or_path)
-    content = _read(path)
+    content = _read_extended(path)
     places = [(_apply(content, override), override) for override in overrides]
     try:
         return Recipe.model_validate(content)
@@ -102,6 +103,27 @@ def _find(name_or_path: str) -> Path:
         f"recipe {name_or_path!r} is neither a recipe of the project nor a file",
         fix=f"{hint}known recipes: {', '.join(names)}",
     )
+
+
+def _read_extended(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The content of a recipe, merged into that of the recipe it extends."""
+    if path in extended_by:
+        raise UsageError(f"recipe {path} extends itself", fix="take one `extends` out")
+    content = _read(path)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise UsageError(f"recipe {path}: extends: {base!r} is not the name of a recipe", fix="name one recipe")
+    return _merged(_read_extended(_find(base), (*extended_by, path)), content)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
 
 
 def _read(path: Path) -> dict[str, Any]:

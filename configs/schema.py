@@ -126,6 +126,21 @@ class RefinementConfig(Section):
     feedforward_ratio: PositiveInt = 4
 
 
+class PerspectiveConfig(Section):
+    """Supervision of the image branch before anything is lifted, for training from scratch.
+
+    The first context channels are read as logits of the ten classes and of background, at the image cells that a LiDAR
+    point fell into. Not part of the published BEVNeXt; perspective supervision of a BEV detector as such is BEVFormer
+    v2's (arXiv 2211.10439).
+    """
+
+    loss_weight: PositiveFloat = 1.0
+    object_weight: PositiveFloat = 3.0
+    """Weight of a cell on an object; one on the background counts 1."""
+    only: bool = False
+    """Train the image branch alone (depth and classes), which is much faster: a start for the whole network."""
+
+
 class HeadConfig(Section):
     """Centre heads, their loss weights, and how boxes are read from the maps."""
 
@@ -151,6 +166,9 @@ class BEVNeXtConfig(Section):
     bev_encoder: BevEncoderConfig = BevEncoderConfig()
     refinement: RefinementConfig = RefinementConfig()
     head: HeadConfig = HeadConfig()
+    perspective: PerspectiveConfig | None = None
+    weights: str | None = None
+    """File with weights of this very network to start from; `null` starts from scratch (or `backbone.weights`)."""
     bgr_input: bool = True
     """Published quirk: channels are swapped to BGR, then normalised with the RGB mean and deviation."""
 
@@ -226,8 +244,8 @@ class EngineConfig(Section):
     """Newest checkpoints that are kept."""
     keep_best: PositiveInt = 1
     """Checkpoints with the highest NDS that are kept beside them."""
-    evaluate_every: int = Field(0, ge=0)
-    """Epochs between evaluations on the validation split; 0 evaluates once, at the end."""
+    evaluate_every: int | None = Field(0, ge=0)
+    """Epochs between evaluations on the validation split; 0 evaluates once, at the end, `null` never."""
     guards: GuardConfig = GuardConfig()
 
 

@@ -16,8 +16,11 @@ from configs.schema import DataConfig
 
 SYNTHETIC_ROOT: Final = Path("data/synthetic")
 SYNTHETIC_VERSION: Final = "v1.0-synthetic"
-SYNTHETIC_SIZE: Final = ("--scenes", "40", "--samples", "8", "--image-size", "704x396", "--no-lidar-sweeps")
-"""The set that is made on demand: many short scenes at the size `synthetic/bevnext-tiny` reads."""
+SYNTHETIC_SIZE: Final = (
+    *("--scenes", "80", "--samples", "4", "--reach", "20"),
+    *("--image-size", "704x396", "--no-lidar-sweeps"),
+)
+"""The set that is made on demand: many short scenes with traffic close by, as small as `synthetic/bevnext-tiny`."""
 SYNTHETIC_SAMPLES: Final = {"synthetic_train": 256, "synthetic_val": 64}
 """What is in it: the last fifth of the scenes is held out."""
 

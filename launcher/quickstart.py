@@ -24,10 +24,14 @@ from monitoring.devices import survey_gpus
 
 # The size of the job.
 RECIPE: Final = "synthetic/bevnext-tiny"
+START_RECIPE: Final = "synthetic/bevnext-tiny-perspective"
 CPU_PROCESSES: Final = 2
 PICTURES: Final = 4
 
 RUN: Final = "quickstart"
+START_RUN: Final = "quickstart-image-branch"
+START_WEIGHTS: Final = "ema.safetensors"
+"""The averaged weights in a checkpoint."""
 MEMORY: Final = "quickstart.json"
 """In the run directory: the arguments of the steps that are done."""
 GRACE_SECONDS: Final = 180.0
@@ -45,6 +49,11 @@ class Place:
     def run_dir(self) -> Path:
         """Run directory of the training."""
         return self.output_dir / RUN
+
+    @property
+    def start_weights(self) -> Path:
+        """Weights of the image branch, trained alone."""
+        return self.output_dir / START_RUN / run_directory.CHECKPOINTS / "latest" / START_WEIGHTS
 
     @property
     def latest(self) -> Path:
@@ -88,14 +97,17 @@ def steps_of(place: Place, *, seed: int, fresh: bool) -> list[Step]:
     data = ["--data-root", str(place.data_root), "--version", SYNTHETIC_VERSION]
     synth = ["data", "synth", "--out", str(place.data_root), "--seed", str(seed), *SYNTHETIC_SIZE]
     synth += ["--overwrite"] if fresh else []
-    training = ["--config", RECIPE, "--set", f"engine.seed={seed}", *data, *_devices()]
-    training += ["--output-dir", str(place.output_dir), "--run", RUN, "--resume", "auto"]
+    common = ["--set", f"engine.seed={seed}", *data, "--output-dir", str(place.output_dir), "--resume", "auto"]
+    start = ["--config", START_RECIPE, *_devices(START_RECIPE), *common, "--run", START_RUN]
+    training = ["--config", RECIPE, *_devices(RECIPE), *common, "--run", RUN]
+    training += ["--set", f"model.weights={place.start_weights}"]
     run = ["--run", str(place.run_dir), *data]
     return [
         Step("Make a synthetic driving set: six cameras, LiDAR, boxes", lambda: synth, lambda: place.data_root),
         Step("Index it for fast reading", lambda: ["data", "index", *data], lambda: place.index),
-        Step("Plan the training", lambda: ["plan", *training]),
-        Step("Train", lambda: ["train", *training], lambda: place.latest),
+        Step("Train the image branch alone: depth and classes", lambda: ["train", *start], lambda: place.start_weights),
+        Step("Plan the training of the whole network", lambda: ["plan", *training]),
+        Step("Train it", lambda: ["train", *training], lambda: place.latest),
         Step(
             "Score it on scenes it has never seen",
             lambda: ["eval", *run, "--pictures", str(PICTURES)],
@@ -118,7 +130,7 @@ def run_quickstart(output_dir: Path, data_root: Path, *, seed: int, fresh: bool)
     """
     place = Place(output_dir, data_root)
     if fresh:
-        _forget(place.run_dir)
+        _forget(place)
     begun = time.monotonic()
     steps = steps_of(place, seed=seed, fresh=fresh)
     memory = _Memory(place.run_dir)
@@ -194,14 +206,16 @@ def _identity(arguments: list[str]) -> list[str]:
     return [argument for argument in arguments if argument != "--overwrite"]
 
 
-def _forget(run_dir: Path) -> None:
-    """Remove an earlier quickstart's run."""
-    if not run_dir.exists():
+def _forget(place: Place) -> None:
+    """Remove an earlier quickstart's runs."""
+    if not place.run_dir.exists():
         return
-    if not (run_dir / MEMORY).is_file():
-        raise UsageError(f"--fresh: {run_dir} was not made by quickstart", fix="use another --output-dir")
-    click.echo(f"removing the earlier run {run_dir}")
-    shutil.rmtree(run_dir)
+    if not (place.run_dir / MEMORY).is_file():
+        raise UsageError(f"--fresh: {place.run_dir} was not made by quickstart", fix="use another --output-dir")
+    for run_dir in (place.run_dir, place.output_dir / START_RUN):
+        if run_dir.exists():
+            click.echo(f"removing the earlier run {run_dir}")
+            shutil.rmtree(run_dir)
 
 
 def _run(arguments: list[str]) -> int:
@@ -215,12 +229,12 @@ def _run(arguments: list[str]) -> int:
     return ended.exit_code
 
 
-def _devices() -> list[str]:
+def _devices(recipe: str) -> list[str]:
     """All GPUs between which the recipe's batch can be divided, else processes on the CPU."""
     gpus = len(survey_gpus().visible())
     if not gpus:
         return ["--device", "cpu", "--num-processes", str(CPU_PROCESSES)]
-    return ["--num-gpus", str(largest_divisor(load_recipe(RECIPE).optimizer.reference_batch, gpus))]
+    return ["--num-gpus", str(largest_divisor(load_recipe(recipe).optimizer.reference_batch, gpus))]
 
 
 def _summary(place: Place, seconds: float) -> None:

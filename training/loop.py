@@ -185,6 +185,8 @@ def _checkpoint_due(run: Run) -> bool:
 def _evaluation_point(run: Run) -> bool:
     """An evaluation belongs after this step."""
     step, every = run.trainer.state.step, run.recipe.engine.evaluate_every
+    if every is None:
+        return False
     epoch = step // run.plan.steps_per_epoch
     return step == run.plan.total_steps or bool(every and step and _epoch_ended(run) and epoch % every == 0)
 

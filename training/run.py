@@ -16,7 +16,7 @@ from configs.errors import BevnextError, ExitCode, UsageError
 from configs.plan import Plan
 from configs.process_death import die_with_parent
 from configs.schema import Recipe
-from detectors.zoo import build_detector, load_backbone
+from detectors.zoo import build_detector, load_backbone, load_published
 from scenes.dataset import SceneDataset
 from scenes.index import open_index
 from scenes.loader import training_batches
@@ -143,7 +143,9 @@ def build_state(recipe: Recipe, plan: Plan, world: World, checkpoint: Path | Non
     torch.manual_seed(recipe.engine.seed)
     torch.backends.cudnn.benchmark = True  # shapes never change
     detector = build_detector(recipe.model, recipe.data).to(world.device)
-    if checkpoint is None and recipe.model.backbone.weights:
+    if checkpoint is None and recipe.model.weights:
+        load_published(detector, recipe.model.weights)
+    elif checkpoint is None and recipe.model.backbone.weights:
         load_backbone(detector, recipe.model.backbone.weights)
     if recipe.engine.channels_last:
         detector.to(memory_format=torch.channels_last)

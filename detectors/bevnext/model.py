@@ -19,6 +19,7 @@ from detectors.bevnext.grid import BevGrid, DepthBins
 from detectors.bevnext.heads import box_head, proposal_head
 from detectors.bevnext.image_neck import ImageNeck
 from detectors.bevnext.losses import box_losses, depth_foreground, depth_loss, heatmap_loss
+from detectors.bevnext.perspective import BACKGROUND, classes_in_perspective, perspective_loss
 from detectors.bevnext.refinement import PerspectiveRefinement
 from detectors.bevnext.targets import assign, count_positives, draw_heatmaps
 from detectors.bevnext.tasks import TASKS
@@ -42,6 +43,8 @@ class BEVNeXtOutputs:
     """Per task: logits `[B, classes, Y, X]`."""
     boxes: list[Tensor]
     """Per task: `[B, 10, Y, X]` in the order of `tasks.REGRESSIONS`."""
+    context: Tensor
+    """float32 `[B*N, C, h, w]`: what was lifted."""
 
 
 class BEVNeXt(Detector):
@@ -67,6 +70,9 @@ class BEVNeXt(Detector):
         self.depth_emb = _depth_embedding(self.bins.count, channels)
         # Published quirk: channels are swapped to BGR, mean and deviation are not.
         self.channel_order = (2, 1, 0) if model.bgr_input else (0, 1, 2)
+        self.image_branch_only = model.perspective is not None and model.perspective.only
+        if self.image_branch_only:
+            _freeze_all_but(self, ("img_backbone", "img_neck", "img_view_transformer"))
 
     def forward(self, batch: CameraBatch) -> BEVNeXtOutputs:
         """Normalise the key frame's images on the device, then `forward_features`."""
@@ -76,6 +82,9 @@ class BEVNeXt(Detector):
     def forward_features(self, images: Tensor, canvas: Tensor, geometry: CameraGeometry) -> BEVNeXtOutputs:
         """The network. `images` float32 `[B*N, 3, H, W]`, normalised; `canvas` the same images as uint8 RGB."""
         features = self.img_neck(self.img_backbone(images))
+        if self.image_branch_only:
+            depth, context = self.img_view_transformer.in_perspective(features, canvas, geometry)
+            return BEVNeXtOutputs(depth, [], [], context)
         lifted = self.img_view_transformer(features, canvas, geometry)
         (bev,) = self.pre_process_net(lifted.bev)
         finest, _, coarsest = self.img_bev_encoder_backbone(bev)
@@ -83,7 +92,7 @@ class BEVNeXt(Detector):
         heatmaps = self.proposal_head(bev)
         values = lifted.context + self.depth_emb(lifted.depth.detach())
         refined = self.transformer_neck(bev, values, geometry)
-        return BEVNeXtOutputs(lifted.depth, heatmaps, self.pts_bbox_head(refined))
+        return BEVNeXtOutputs(lifted.depth, heatmaps, self.pts_bbox_head(refined), lifted.context)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB `[M, 3, H, W]` to what the backbone was trained on, in the weights' precision and channels-last."""
@@ -99,28 +108,47 @@ class BEVNeXt(Detector):
         return torch.cat([known[None], count_positives(targets, len(batch.boxes), self.grid)])
 
     def loss(self, outputs: BEVNeXtOutputs, batch: CameraBatch, normaliser: Tensor | None = None) -> dict[str, Tensor]:
-        """Terms under their published names: `loss_depth`, `task{t}.loss_{heatmap,xy,z,whl,yaw,vel}`."""
+        """Terms under their published names: `loss_depth`, `task{t}.loss_{heatmap,xy,z,whl,yaw,vel}`.
+
+        With perspective supervision also `loss_perspective`; the image branch alone has no `task` terms.
+        """
         counts = self.normaliser(batch) if normaliser is None else normaliser
-        peaks, objects = counts[1:].view(2, len(TASKS))
+        with torch.autocast(counts.device.type, enabled=False):
+            terms = self._image_losses(outputs, batch, counts[0])
+            return terms if self.image_branch_only else terms | self._box_losses(outputs, batch, counts[1:])
+
+    def _image_losses(self, outputs: BEVNeXtOutputs, batch: CameraBatch, known_cells: Tensor) -> dict[str, Tensor]:
+        depth = depth_loss(at_least_float32(outputs.depth), batch.depth.flatten(0, 1), self.bins, known_cells)
+        terms = {"loss_depth": self.config.depth.loss_weight * depth}
+        if self.config.perspective:
+            classes = classes_in_perspective(batch, self.bins)
+            terms["loss_perspective"] = self.config.perspective.loss_weight * perspective_loss(
+                at_least_float32(outputs.context), classes, self.config.perspective.object_weight, known_cells
+            )
+        return terms
+
+    def _box_losses(self, outputs: BEVNeXtOutputs, batch: CameraBatch, counts: Tensor) -> dict[str, Tensor]:
+        peaks, objects = counts.view(2, len(TASKS))
         targets = assign(batch.boxes, batch.labels, self.grid)
         heatmaps = draw_heatmaps(targets, len(batch.boxes), self.grid)
         head = self.config.head
-        with torch.autocast(counts.device.type, enabled=False):
-            depth = depth_loss(at_least_float32(outputs.depth), batch.depth.flatten(0, 1), self.bins, counts[0])
-            terms = {"loss_depth": self.config.depth.loss_weight * depth}
-            for t, task in enumerate(TASKS):
-                classes = slice(task.classes[0], task.classes[-1] + 1)
-                terms[f"task{t}.loss_heatmap"] = heatmap_loss(
-                    at_least_float32(outputs.heatmaps[t]), heatmaps[:, classes], peaks[t]
-                )
-                in_task = (targets.label >= classes.start) & (targets.label < classes.stop)
-                boxes = box_losses(
-                    at_least_float32(outputs.boxes[t]), targets, in_task, objects[t], head.velocity_weight
-                )
-                terms |= {f"task{t}.loss_{name}": head.regression_weight * term for name, term in boxes.items()}
+        terms = {}
+        for t, task in enumerate(TASKS):
+            classes = slice(task.classes[0], task.classes[-1] + 1)
+            terms[f"task{t}.loss_heatmap"] = heatmap_loss(
+                at_least_float32(outputs.heatmaps[t]), heatmaps[:, classes], peaks[t]
+            )
+            in_task = (targets.label >= classes.start) & (targets.label < classes.stop)
+            boxes = box_losses(at_least_float32(outputs.boxes[t]), targets, in_task, objects[t], head.velocity_weight)
+            terms |= {f"task{t}.loss_{name}": head.regression_weight * term for name, term in boxes.items()}
         return terms
 
     def decode(self, outputs: BEVNeXtOutputs) -> list[Detections]:
+        if self.image_branch_only:
+            raise UsageError(
+                "model.perspective.only: this recipe trains the image branch alone, it finds no boxes",
+                fix="start the whole network from it with --set model.weights=FILE, and evaluate that",
+            )
         with torch.no_grad():
             return decode_maps(outputs.heatmaps, outputs.boxes, self.grid, self.config.head)
 
@@ -131,7 +159,17 @@ def _depth_embedding(bins: int, channels: int) -> nn.Sequential:
     )
 
 
+def _freeze_all_but(detector: nn.Module, kept: tuple[str, ...]) -> None:
+    for name, child in detector.named_children():
+        child.requires_grad_(name in kept)
+
+
 def _check(model: BEVNeXtConfig, data: DataConfig) -> None:
+    if model.perspective and model.bev.channels <= BACKGROUND:
+        raise UsageError(
+            f"model.bev.channels = {model.bev.channels}: model.perspective needs one for each class and the background",
+            fix=f"use at least {BACKGROUND + 1}, or model.perspective=null",
+        )
     if data.frames != 1:
         raise UsageError(f"data.frames = {data.frames}: this BEVNeXt uses the key frame alone", fix="data.frames = 1")
     if data.depth_stride != FINEST_STRIDE:

@@ -76,13 +76,18 @@ class ViewTransformer(nn.Module):
 
     def forward(self, features: Tensor, canvas: Tensor, geometry: CameraGeometry) -> LiftedViews:
         """Args: `features` `[B*N, C', h, w]`; `canvas` uint8 RGB `[B*N, 3, H, W]`; the cameras."""
-        logits, context = self.depth_net(features, geometry.vector().flatten(0, 1))
+        depth, context = self.in_perspective(features, canvas, geometry)
         with torch.autocast(features.device.type, enabled=False):
-            depth, context = self.crf(logits, canvas), at_least_float32(context)
             with torch.no_grad():
                 cells = self.frustum_cells(geometry, (features.shape[2], features.shape[3]))
             bev = self._splat(depth, context, cells, geometry.rotation.shape[0])
         return LiftedViews(bev, depth, context)
+
+    def in_perspective(self, features: Tensor, canvas: Tensor, geometry: CameraGeometry) -> tuple[Tensor, Tensor]:
+        """What is known of each image cell before lifting: `depth` and `context` as in `LiftedViews`."""
+        logits, context = self.depth_net(features, geometry.vector().flatten(0, 1))
+        with torch.autocast(features.device.type, enabled=False):
+            return self.crf(logits, canvas), at_least_float32(context)
 
     def frustum_points(self, geometry: CameraGeometry, feature_size: tuple[int, int]) -> Planes:
         """x, y, z in the augmented ego frame of every frustum point, each `[B, N, h, w, D]`, metres.

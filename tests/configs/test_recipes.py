@@ -146,3 +146,27 @@ def test_reading_a_recipe_and_planning_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_recipe_that_extends_another_changes_only_what_it_says(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: synthetic/bevnext-smoke\nname: mine\nengine: {seed: 7}\n")
+    base, recipe = load_recipe("synthetic/bevnext-smoke"), load_recipe(str(mine), ["schedule.epochs=9"])
+    assert (recipe.name, recipe.engine.seed, recipe.schedule.epochs) == ("mine", 7, 9)
+    assert recipe.model == base.model
+    assert recipe.engine == base.engine.model_copy(update={"seed": 7})
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("extends: {path}\n", "extends itself"),
+        ("extends: bevnext/bevnext-stage7\n", "bevnext-stage7"),
+        ("extends: [1]\n", "not the name of a recipe"),
+    ],
+)
+def test_what_cannot_be_extended(text: str, named: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text.format(path=mine))
+    with pytest.raises(UsageError, match=named):
+        load_recipe(str(mine))

@@ -27,12 +27,14 @@ class PretendedSteps:
 
     def __call__(self, arguments: list[str]) -> int:
         words = " ".join(arguments[: 2 if arguments[0] == "data" else 1])
+        words += " (start)" if quickstart.START_RUN in arguments else ""
         self.lines.append(words)
         if words in self.failing:
             return self.failing[words]
         makers: dict[str, Callable[[], None]] = {
             "data synth": self.synth,
             "data index": lambda: self.write(self.place.index),
+            "train (start)": lambda: self.write(self.place.start_weights),
             "train": lambda: self.write(self.place.run_dir / "checkpoints/latest"),
             "eval": lambda: self.write(self.place.scores, '{"mean_ap": 0.25, "nds": 0.3}'),
             "infer": lambda: self.write(self.place.pictures / "film.mp4"),
@@ -58,7 +60,7 @@ def pretended(in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Pretend
     return pretended
 
 
-ALL = ["data synth", "data index", "plan", "train", "eval", "infer", "report"]
+ALL = ["data synth", "data index", "train (start)", "plan", "train", "eval", "infer", "report"]
 
 
 def test_all_steps_in_order_and_the_scores_at_the_end(
@@ -67,7 +69,7 @@ def test_all_steps_in_order_and_the_scores_at_the_end(
     assert run(["quickstart"]) == 0
     assert pretended.lines == ALL
     output = capsys.readouterr().out
-    assert "[7/7]" in output
+    assert "[8/8]" in output
     assert "$ bevnext-sam2 train --config synthetic/bevnext-tiny" in output
     assert f"--scene {HELD_OUT}" in output
     assert "held-out mAP  0.250" in output
@@ -85,11 +87,11 @@ def test_run_again_it_does_nothing_but_show_the_plan(pretended: PretendedSteps) 
 def test_it_goes_on_after_a_failed_step(pretended: PretendedSteps, capsys: pytest.CaptureFixture[str]) -> None:
     pretended.failing["train"] = 75
     assert run(["quickstart"]) == 75
-    assert "step 4 ended with code 75; the same command goes on" in capsys.readouterr().err
+    assert "step 5 ended with code 75; the same command goes on" in capsys.readouterr().err
     pretended.failing.clear()
     pretended.lines.clear()
     assert run(["quickstart"]) == 0
-    assert pretended.lines == ALL[2:]
+    assert pretended.lines == ALL[3:]
 
 
 def test_a_lost_product_is_made_again_with_all_that_stands_on_it(pretended: PretendedSteps) -> None:
@@ -139,10 +141,11 @@ def test_all_gpus_that_can_share_the_batch(
     found = tuple(Gpu(i, "H200", f"GPU-{i}", 2**37, (9, 0)) for i in range(gpus))
     monkeypatch.setattr(quickstart, "survey_gpus", lambda: GpuSurvey(gpus=found))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    training = steps_of(pretended.place, seed=0, fresh=False)[3].arguments()
-    used = int(training[training.index("--num-gpus") + 1])
-    batch = load_recipe(quickstart.RECIPE).optimizer.reference_batch
-    assert used == max(count for count in range(1, gpus + 1) if batch % count == 0)
+    trainings = [step.arguments() for step in steps_of(pretended.place, seed=0, fresh=False) if "Train" in step.title]
+    for training, recipe in zip(trainings, (quickstart.START_RECIPE, quickstart.RECIPE), strict=True):
+        used = int(training[training.index("--num-gpus") + 1])
+        batch = load_recipe(recipe).optimizer.reference_batch
+        assert used == max(count for count in range(1, gpus + 1) if batch % count == 0)
 
 
 def test_a_set_without_held_out_scenes(pretended: PretendedSteps, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def test_same_seed_same_bytes_whatever_the_workers(made, tmp_path, monkeypatch):
 def test_blocks_of_samples_join_without_a_seam(tmp_path, monkeypatch):
     """What is rendered in a later block does not depend on the blocks before it."""
     options = SyntheticOptions(
-        scenes=1, samples_per_scene=3, image_size=(90, 160), seed=5, lidar_sweeps=False, camera_sweeps=False
+        scenes=1, samples_per_scene=3, image_size=(90, 160), seed=5, lidar_sweeps=False, camera_sweeps=False, reach=60.0
     )
     parts = render.scene_parts(options, 0)
     late = [shot.filename for shot in parts.schedule.shots if shot.sample == 2 and "CAM" in shot.channel]

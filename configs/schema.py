@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from configs.nuscenes import CAMERAS
+from configs.nuscenes import CAMERAS, CLASSES
 
 
 class Section(BaseModel):
@@ -135,8 +135,9 @@ class PerspectiveConfig(Section):
     """
 
     loss_weight: PositiveFloat = 1.0
-    object_weight: PositiveFloat = 3.0
-    """Weight of a cell on an object; one on the background counts 1."""
+    class_weights: tuple[PositiveFloat, ...] = Field((1.0,) * (len(CLASSES) + 1), min_length=11, max_length=11)
+    """What a cell counts, by class in the order of `configs.nuscenes.CLASSES`, the background last: a cone covers a
+    fiftieth of the cells that a bus does."""
     only: bool = False
     """Train the image branch alone (depth and classes), which is much faster: a start for the whole network."""
 

@@ -123,7 +123,7 @@ class BEVNeXt(Detector):
         if self.config.perspective:
             classes = classes_in_perspective(batch, self.bins)
             terms["loss_perspective"] = self.config.perspective.loss_weight * perspective_loss(
-                at_least_float32(outputs.context), classes, self.config.perspective.object_weight, known_cells
+                at_least_float32(outputs.context), classes, self.config.perspective.class_weights, known_cells
             )
         return terms
 

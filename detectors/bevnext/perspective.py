@@ -8,6 +8,7 @@ Shape legend: B batch, N cameras, h w image cells, K boxes of a sample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -43,14 +44,14 @@ def classes_in_perspective(batch: CameraBatch, bins: DepthBins) -> Tensor:
     return classes.masked_fill_(~depth_foreground(batch.depth, bins), UNKNOWN).flatten(0, 1)
 
 
-def perspective_loss(context: Tensor, classes: Tensor, object_weight: float, count: Tensor) -> Tensor:
+def perspective_loss(context: Tensor, classes: Tensor, class_weights: Sequence[float], count: Tensor) -> Tensor:
     """Weighted cross-entropy of the first context channels, over `max(1, count)`.
 
-    Args: `context` `[M, C, h, w]` with C > `BACKGROUND`; `classes` `[M, h, w]`; `count` cells of known depth.
+    Args: `context` `[M, C, h, w]` with C > `BACKGROUND`; `classes` `[M, h, w]`; `class_weights` one for each class and
+    the background; `count` cells of known depth.
     """
-    weights = context.new_full((BACKGROUND + 1,), object_weight)
-    weights[BACKGROUND] = 1.0
-    entropy = cross_entropy(context[:, : BACKGROUND + 1], classes, weights, ignore_index=UNKNOWN, reduction="sum")
+    logits, weights = context[:, : BACKGROUND + 1], context.new_tensor(class_weights)
+    entropy = cross_entropy(logits, classes, weights, ignore_index=UNKNOWN, reduction="sum")
     return entropy / count.clamp(min=1.0)
 
 

@@ -88,9 +88,10 @@ def test_without_boxes_everything_known_is_background():
 def test_the_loss_is_the_weighted_mean_over_known_cells():
     context = torch.zeros(1, BACKGROUND + 3, 1, 3)
     classes = torch.tensor([[[BACKGROUND, BUS, UNKNOWN]]])
-    found = perspective_loss(context, classes, object_weight=3.0, count=torch.tensor(2.0))
+    weights = [3.0] * BACKGROUND + [1.0]
+    found = perspective_loss(context, classes, weights, count=torch.tensor(2.0))
     assert found == pytest.approx((1 + 3) * math.log(BACKGROUND + 1) / 2)
-    assert perspective_loss(context, classes.fill_(UNKNOWN), 3.0, torch.tensor(0.0)) == 0
+    assert perspective_loss(context, classes.fill_(UNKNOWN), weights, torch.tensor(0.0)) == 0
 
 
 def test_micro_batches_add_up():

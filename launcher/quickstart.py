@@ -101,6 +101,7 @@ def steps_of(place: Place, *, seed: int, fresh: bool) -> list[Step]:
     start = ["--config", START_RECIPE, *_devices(START_RECIPE), *common, "--run", START_RUN]
     training = ["--config", RECIPE, *_devices(RECIPE), *common, "--run", RUN]
     training += ["--set", f"model.weights={place.start_weights}"]
+    training += ["--set", "engine.evaluate_every=null"]  # `eval` follows, with pictures
     run = ["--run", str(place.run_dir), *data]
     return [
         Step("Make a synthetic driving set: six cameras, LiDAR, boxes", lambda: synth, lambda: place.data_root),

@@ -35,7 +35,7 @@ from .resume import agree_on_start, step_to_go_on_from
 from .start import choose_plan, choose_recipe, write_start
 from .start_options import StartOptions
 from .state import TrainingState
-from .stop_signal import StopSignal
+from .stop_signal import StopSignal, end_at_once
 from .trainer import Trainer
 from .watchdog import Watchdog
 from .world import World, join_world, rank_of_environment
@@ -92,8 +92,9 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
     _, _, processes = rank_of_environment()
     plan = choose_plan(options, run_dir, recipe, len(order), processes)
     torch.set_num_threads(plan.threads)
-    stop = StopSignal().listen()
+    end_at_once()
     with join_world(plan.device_kind, plan.device_ids) as world:
+        stop = StopSignal().listen()
         folder = CheckpointFolder(run_dir / run_directory.CHECKPOINTS, recipe.engine.keep_last, recipe.engine.keep_best)
         launch = Launch(run_dir)
         resume = "auto" if launch.is_restart and folder.has_any() else options.resume

@@ -115,6 +115,25 @@ def test_a_dead_loader_worker_is_named_and_the_run_goes_on_exactly(run: ForkedRu
     assert run.weights() == straight.weights()
 
 
+def test_a_process_that_waits_for_the_others_at_the_start_can_be_stopped(run: ForkedRun) -> None:
+    begun = time.monotonic()
+
+    def never_arrives(processes: Sequence[ForkServerProcess], seconds: float) -> bool:
+        if seconds == 0:
+            return False
+        os.kill(processes[0].pid or 0, signal.SIGSTOP)
+        if seconds < 6:
+            return False
+        os.kill(processes[1].pid or 0, signal.SIGINT)
+        os.kill(processes[0].pid or 0, signal.SIGKILL)
+        return True
+
+    codes = run.start(2, 0, never_arrives)
+    assert codes[0] == -signal.SIGKILL
+    assert codes[1] in (-signal.SIGINT, 1)  # 1: it was still reading its options
+    assert time.monotonic() - begun < 40
+
+
 # --- processes that hang -------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ def test_without_a_root_the_synthetic_set_is_made_and_indexed(in_empty_folder: P
     assert (data.version, data.is_synthetic) == ("v1.0-synthetic", True)
     root = in_empty_folder / "data/synthetic"
     assert commands(data) == [
-        f"data synth --out {root} --scenes 40 --samples 8 --image-size 704x396 --no-lidar-sweeps",
+        f"data synth --out {root} --scenes 80 --samples 4 --reach 20 --image-size 704x396 --no-lidar-sweeps",
         f"data index --data-root {root} --version v1.0-synthetic",
     ]
 

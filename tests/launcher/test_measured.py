@@ -40,7 +40,7 @@ def test_the_run_itself_tells_demand_and_grace(root: Path) -> None:
     assert (again.samples_per_second, again.images_per_second) == (30.0, 180.0)
     assert again.grace_seconds == 2 * 28  # a step of 4 samples at 20 a second, 25.5 s for the checkpoint, 2 to spare
     for name in ("samples_per_second", "grace_seconds"):
-        assert f"timed in {first.choices.run_dir} (2 x 2 x 1, fp32)" in again.origins[name]
+        assert f"timed in {first.choices.run_dir} (2 x 4 x 1, fp32)" in again.origins[name]
     with pytest.raises(UsageError, match="--grace-seconds 27 is less than 28, the time for a step"):
         planned(root, resume="auto", grace_seconds=27)
 

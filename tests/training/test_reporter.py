@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,7 @@ def test_going_back_drops_later_lines_and_a_torn_one(tmp_path: Path) -> None:
     spoken.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"event": "train", "st')
+    time.sleep(1.1)  # TensorBoard reads files in the order of the second they were opened in
     again, _ = reporter(tmp_path, first_step=2)
     again.step(3, report(7.0), waited=0.0)
     again.close()

@@ -55,6 +55,7 @@ class Watchdog:
         self._armed_until = 0.0
         self._nothing_to_lose = False
         self._closed = threading.Event()
+        self._judging = threading.Lock()
         here = socket.gethostname()
         places = [text.rsplit(" ", 1) for text in world.all_texts(f"{here} {os.getpid()}")]
         self._neighbours = [int(pid) for host, pid in places if host == here]
@@ -68,7 +69,9 @@ class Watchdog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._closed.set()
+        with self._judging:
+            self._closed.set()
+            self._deadline = float("inf")
         faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(signal.SIGUSR2)
         self._stacks.close()
@@ -83,9 +86,10 @@ class Watchdog:
         """As `beat`, where the next one may take another time than a step."""
         if self.seconds is None:
             return
-        self.what = what
-        now = time.monotonic()
-        self._deadline = now + seconds
+        with self._judging:  # for ever, if this process comes back to life while it is being ended
+            self.what = what
+            now = time.monotonic()
+            self._deadline = now + seconds
         if not self.seconds <= self._armed_until - self._deadline <= 3 * self.seconds:  # not at every step
             self._armed_until = self._deadline + 2 * self.seconds
             faulthandler.dump_traceback_later(self._armed_until - now, exit=True, file=self._stacks)
@@ -109,15 +113,19 @@ class Watchdog:
     # --- in the thread -------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        looked = time.monotonic()
         while not self._closed.wait(POLL_SECONDS):
+            looked, before = time.monotonic(), looked
             asked = self.stop.seconds_ago()
             if self._nothing_to_lose and asked > PATIENCE_WHEN_SAVED:
                 record_outcome(self.run_dir, ExitCode.PREEMPTED, self.world.rank)
                 os._exit(ExitCode.PREEMPTED)
             if asked > PATIENCE_WHEN_LOST and failed_elsewhere(self.run_dir, self.world.rank):
                 os._exit(ExitCode.CRASHED)
-            if time.monotonic() > self._deadline:
-                self._end_all()
+            with self._judging:
+                self._deadline += looked - before - POLL_SECONDS  # stopped itself: not the one to judge
+                if time.monotonic() > self._deadline:
+                    self._end_all()
 
     def _end_all(self) -> None:
         """Let all processes of this machine write their stacks, end them, and leave with code 77."""

@@ -138,10 +138,11 @@ def test_a_process_that_waits_for_the_others_at_the_start_can_be_stopped(run: Fo
 
 
 def test_a_process_that_stands_still_ends_the_run_with_77_and_all_stacks(run: ForkedRun) -> None:
-    run.settings = ("engine.guards.hang_seconds=4",)
+    run.steps = 40  # never over before it is disturbed, and never disturbed while it saves, which may take longer
+    run.settings = ("engine.guards.hang_seconds=4", "engine.checkpoint_every=40")
 
     def stand_still(processes: Sequence[ForkServerProcess], seconds: float) -> bool:
-        if not (run.run_dir / "checkpoints" / "step_00000002").is_dir():
+        if not (run.run_dir / "train.log").exists() or "step 2/40" not in run.log:
             return False
         os.kill(processes[1].pid or 0, signal.SIGSTOP)
         return True

@@ -11,7 +11,10 @@ CLUSTERS: Final = ("slurm", "kubernetes")
 MEANT_FOR: Final = {
     "cpus_per_node": CLUSTERS,
     "slurm": ("slurm",),
-    "image": ("kubernetes",),
+    "image": ("docker", "kubernetes"),
+    "container_name": ("docker",),
+    "network": ("docker",),
+    "detach": ("docker",),
     "namespace": ("kubernetes",),
     "data_claim": ("kubernetes",),
     "output_claim": ("kubernetes",),

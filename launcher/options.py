@@ -57,6 +57,9 @@ class TrainRequest:
     data_claim: str | None = None
     output_claim: str | None = None
     manifests: Path = Path()
+    container_name: str | None = None
+    network: str | None = None
+    detach: bool = False
     profile: tuple[int, int] | None = None
     """First and last step to record."""
     basic_training: bool = False
@@ -104,6 +107,13 @@ def _endpoint(context: click.Context, option: click.Parameter, text: str | None)
     del context, option
     if text is not None and not (text.rpartition(":")[0] and text.rpartition(":")[2].isdigit()):
         raise click.BadParameter(f"{text!r} is not of the form HOST:PORT")
+    return text
+
+
+def _container_name(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    del context, option
+    if text is not None and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", text):
+        raise click.BadParameter(f"{text!r} is no name for a container: use letters, digits, dots, dashes, underscores")
     return text
 
 
@@ -227,12 +237,15 @@ _OPTIONS: Final = (
     click.option("--master-port", "--port", type=_PORT, metavar="N", help="Port for one machine. Default: a free one."),
     click.option(
         "--backend",
-        type=click.Choice(["local", "slurm", "kubernetes"]),
+        type=click.Choice(["local", "docker", "slurm", "kubernetes"]),
         default="local",
         show_default=True,
-        help="Where to train. slurm writes and submits a job; kubernetes writes manifests of a Kubeflow TrainJob and "
-        "of a plain Job. --num-gpus and --nnodes say what the job asks for.",
+        help="Where to train. docker starts a container on this machine; slurm writes and submits a job; kubernetes "
+        "writes manifests of a Kubeflow TrainJob and of a plain Job. For the last two --num-gpus and --nnodes say what "
+        "the job asks for.",
     ),
+    click.option("--docker", "backend", flag_value="docker", help="Same as --backend docker."),
+    click.option("--native", "backend", flag_value="local", help="Same as --backend local."),
     click.option(
         "--cpus-per-node",
         type=_POSITIVE,
@@ -242,7 +255,21 @@ _OPTIONS: Final = (
     click.option(
         "--slurm", multiple=True, callback=_settings, metavar="KEY=VALUE", help="#SBATCH option, e.g. partition=gpu."
     ),
-    click.option("--image", default=DEFAULT_IMAGE, show_default=True, help="Container image of a Kubernetes job."),
+    click.option(
+        "--image",
+        "--docker-image",
+        default=DEFAULT_IMAGE,
+        show_default=True,
+        help="Image of the container, here or in a Kubernetes job.",
+    ),
+    click.option(
+        "--container-name",
+        callback=_container_name,
+        metavar="NAME",
+        help="Name of the container. Default: of the run and the time.",
+    ),
+    click.option("--network", metavar="NAME", help="Network that the container joins, or host; for several machines."),
+    click.option("--detach", is_flag=True, help="Leave the container training and return at once."),
     click.option("--namespace", metavar="NAME", help="Namespace of a Kubernetes job. Default: that of your context."),
     click.option("--data-claim", metavar="NAME", help="Volume claim mounted at --data-root, read-only."),
     click.option("--output-claim", metavar="NAME", help="Volume claim mounted at --output-dir."),

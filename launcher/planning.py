@@ -45,6 +45,8 @@ SMALL_RECIPE: Final = "synthetic/bevnext-tiny"
 PUBLISHED_RECIPE: Final = "bevnext/bevnext-stage1"
 UNKNOWN: Final = "unknown: the index is not made yet"
 UNSEEN: Final = "unknown: the data set cannot be read from here"
+HERE: Final = ("local", "docker")
+"""Backends that train on this machine, so that its own devices are planned for."""
 MANY: Final = 10**9
 """Stands for a number of samples that cannot be known; what follows from it is not shown."""
 
@@ -140,9 +142,11 @@ def decide(request: TrainRequest, survey: GpuSurvey | None = None) -> Choices:
         check_run(run_dir, resume)
         check_recipe(run_dir, recipe)
     nodes = Nodes(request.node_rank, request.rdzv_endpoint, request.master_port)
-    if request.backend == "local":
+    if request.backend in HERE:
         check_nodes(*(request.nnodes or (1, 1)), nodes)
         devices, devices_text = local_devices(request, survey)
+        if request.backend == "docker":  # a container is given the shared memory that the plan asks for
+            devices = devices.model_copy(update={"shared_memory_bytes": None})
     else:
         devices, devices_text = cluster_devices(request)
     return Choices(

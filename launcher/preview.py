@@ -16,6 +16,11 @@ def preview(request: TrainRequest) -> None:
         UsageError: as `decide` and `plan_run`.
         DataError: as `plan_run`, and where only an index that is not made yet knows the length of an epoch.
     """
+    if request.backend == "docker":
+        from launcher.backends.docker_run import show_container
+
+        show_container(request)
+        return
     if request.backend != "local":
         from launcher.backends.submission import show_job
 

@@ -169,7 +169,7 @@ def supervise(
         )
 
     guard = Guard(grace_seconds, say, is_over)
-    with _handling(guard.handle):
+    with handling(guard.handle):
         return guard.run(start)
 
 
@@ -181,7 +181,8 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 
 @contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """The signals of `PASSED_ON` go to `handler` meanwhile."""
     before = {number: signal.signal(number, handler) for number in PASSED_ON}
     try:
         yield

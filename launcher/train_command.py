@@ -20,6 +20,7 @@ def train(request: TrainRequest) -> int:
     bevnext-sam2 train
     bevnext-sam2 train --config bevnext/bevnext-stage1 --data-root /data/nuscenes --num-gpus 8
     bevnext-sam2 train --run my-run --resume auto
+    bevnext-sam2 train --docker --num-gpus 2
 
     Exit codes: 0 done, 1 crashed, 2 bad option or recipe, 3 bad data, 75 stopped and saved.
     """
@@ -29,6 +30,10 @@ def train(request: TrainRequest) -> int:
     if request.dry_run:
         preview(request)
         return 0
+    if request.backend == "docker":
+        from launcher.backends.docker_run import train_in_container
+
+        return train_in_container(request)
     if request.backend != "local":
         from launcher.backends.submission import submit_job
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from configs.errors import UsageError
+from configs.plan_schema import Plan
 from launcher.dataset import absolute
 from launcher.device_choice import CORES_PER_PROCESS
 from launcher.options import TrainRequest
@@ -39,7 +40,17 @@ class Job:
     @property
     def shared_memory_bytes(self) -> int:
         """What /dev/shm of a node must hold, in whole MiB."""
-        return math.ceil((self.run.plan.shared_memory_bytes + SHARED_MEMORY_SPARE) / 2**20) * 2**20
+        return shared_memory_needed(self.run.plan)
+
+
+def shared_memory_needed(plan: Plan) -> int:
+    """Bytes that /dev/shm of a container must hold, in whole MiB."""
+    return math.ceil((plan.shared_memory_bytes + SHARED_MEMORY_SPARE) / 2**20) * 2**20
+
+
+def stop_seconds(plan: Plan) -> int:
+    """Time between the request to stop a launcher and the kill."""
+    return plan.grace_seconds + int(EXTRA_SECONDS) + PARTING_SECONDS
 
 
 def make_job(request: TrainRequest, run: PlannedRun) -> Job:
@@ -58,7 +69,7 @@ def make_job(request: TrainRequest, run: PlannedRun) -> Job:
         gpus_per_node=plan.devices_per_node if plan.device_kind == "cuda" else 0,
         cpus_per_node=cpus,
         arguments=["train", *train_arguments(_on_a_node(request, run))],
-        stop_seconds=plan.grace_seconds + int(EXTRA_SECONDS) + PARTING_SECONDS,
+        stop_seconds=stop_seconds(plan),
     )
 
 

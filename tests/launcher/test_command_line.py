@@ -191,7 +191,7 @@ def refused(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
         ("--batch-size auto --no-gpu", 2, "out of memory"),
         ("--gpu", 2, "--device cpu trains without"),
         ("--slurm partition=gpu", 2, "--slurm means nothing with --backend local"),
-        ("--backend slurm --num-gpus 1 --image x", 2, "--backend kubernetes, or leave it out"),
+        ("--backend slurm --num-gpus 1 --image x", 2, "--backend docker or kubernetes, or leave it out"),
     ],
 )
 def test_one_clear_message_and_the_right_exit_code(

@@ -50,6 +50,15 @@ def memory_limit(root: Path = CGROUPS, own: Path = OWN_CGROUP) -> int | None:
     return min((limit for limit in limits if limit < 2**60), default=None)
 
 
+def group_memory(root: Path = CGROUPS, own: Path = OWN_CGROUP) -> tuple[int, int] | None:
+    """Bytes in use and allowed of the control group whose limit is the tightest; `None` without a limit."""
+    places = [(group / "memory.current", group / "memory.max") for group in _groups(root, own)]
+    places.append((root / "memory/memory.usage_in_bytes", root / "memory/memory.limit_in_bytes"))
+    texts = [(_read(used), _read(limit)) for used, limit in places]
+    found = [(int(used), int(limit)) for used, limit in texts if used.isdigit() and limit.isdigit()]
+    return min((pair for pair in found if pair[1] < 2**60), key=lambda pair: pair[1] - pair[0], default=None)
+
+
 def usable_memory() -> int:
     """Bytes of memory of the machine, or the container's limit where that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

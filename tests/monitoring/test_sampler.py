@@ -1,0 +1,138 @@
+"""The host, and what the sampler makes of a machine without accelerators."""
+
+from __future__ import annotations
+
+import time
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pynvml
+import pytest
+
+from monitoring import Sampler
+from monitoring.fields import DEVICE, HOST, clock_reasons
+from monitoring.host import Host
+from monitoring.processor import group_memory
+from monitoring.rates import Rates
+from monitoring.samples import Missing
+from monitoring.training_processes import rank_of
+
+
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(flags: int = 0) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", fails)
+
+
+def test_a_machine_without_accelerators_is_still_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_driver(monkeypatch)
+    with Sampler() as sampler:
+        first = sampler.sample()
+        time.sleep(0.05)
+        second = sampler.sample()
+    assert first.host.missing["cpu"] == "a rate: there is one after the second sample"
+    assert (second.backend, second.devices) == ("host only", ())
+    assert "no NVIDIA driver here" in (second.problem or "")
+    assert set(second.host.values) | set(second.host.missing) == set(HOST)
+    assert second.host.values["memory_total"] > 2**28
+    assert second.model_validate_json(second.model_dump_json()) == second
+
+
+def test_asking_for_a_backend_that_is_not_there_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_driver(monkeypatch)
+    with Sampler("nvml") as sampler:
+        found = sampler.sample()
+    assert (found.backend, found.devices, found.alerts) == ("NVML", (), ())
+    assert found.problem == "NVML Shared Library Not Found"
+    with Sampler("host") as sampler:
+        assert sampler.sample().problem == "not asked for"
+    with Sampler("npu-smi") as sampler:
+        assert sampler.sample().problem == "there is no npu-smi here"
+
+
+FUNCTIONS = ["cpu_times", "virtual_memory", "swap_memory", "disk_io_counters", "net_io_counters"]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("error", [PermissionError("no"), FileNotFoundError("/proc/stat"), RuntimeError("odd /proc")])
+def test_what_the_kernel_hides_is_missing(function: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(psutil, function, fails)
+    found = Host().sample(0.0)
+    assert set(found.values) | set(found.missing) == set(HOST)
+    assert sum(type(error).__name__ in reason for reason in found.missing.values()) >= 1
+
+
+def test_a_folder_that_is_gone_is_missing() -> None:
+    found = Host(Path("/no/such/folder")).sample(0.0)
+    assert "FileNotFoundError" in found.missing["disk_used"]
+
+
+def test_a_machine_without_disks_or_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "disk_io_counters", lambda perdisk: {})
+    monkeypatch.setattr(psutil, "net_io_counters", lambda pernic: {"lo": None})
+    found = Host().sample(0.0)
+    assert found.missing["disk_busy"] == "the kernel shows no disks here"
+    assert found.missing["network_sent"] == "there is no network but the loopback"
+
+
+def test_processor_time_that_goes_backwards_is_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = namedtuple("times", "user idle iowait guest")
+    found = [times(10, 10, 0, 0), times(11, 12, 1, 0), times(5, 5, 0, 0)]
+    monkeypatch.setattr(psutil, "cpu_times", lambda: found.pop(0))
+    host = Host()
+    host.sample(0.0)
+    values = host.sample(1.0).values
+    assert (values["cpu"], values["iowait"]) == (25.0, 25.0)
+    assert "cpu" in host.sample(2.0).missing
+
+
+def test_a_full_disk_is_an_alert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_driver(monkeypatch)
+    full = SimpleNamespace(f_bavail=4, f_bfree=4, f_blocks=100, f_frsize=2**20)
+    monkeypatch.setattr("os.statvfs", lambda path: full)
+    with Sampler(disk=tmp_path) as sampler:
+        (alert,) = sampler.sample().alerts
+    assert (alert.kind, alert.text) == ("disk", "disk 96% full, 0.0 GiB left")
+
+
+def test_rates_need_two_counts_and_survive_counters_that_begin_anew() -> None:
+    rates = Rates()
+    assert isinstance(rates.of("a", 100, 10.0), Missing)
+    assert rates.of("a", 150, 12.0) == 25.0
+    assert isinstance(rates.of("a", 200, 12.0), Missing)  # no time went by
+    assert rates.of("a", 10, 13.0) == Missing("the counter began anew")
+    assert rates.of("a", Missing("gone"), 14.0) == Missing("gone")
+    assert isinstance(rates.of("a", 20, 15.0), Missing)
+
+
+def test_figures_know_what_cannot_be() -> None:
+    assert DEVICE["power"].checked(700) == 700.0
+    for name, wrong in (("power", 2**32 / 1e3), ("utilisation", 101), ("temperature", float("nan")), ("power", -1)):
+        assert isinstance(DEVICE[name].checked(wrong), Missing)
+    assert clock_reasons(4 + 64) == ["power cap", "heat (hardware)"]
+    assert clock_reasons(0) == []
+    assert all(figure.what for figure in (*DEVICE.values(), *HOST.values()))
+
+
+def test_memory_of_the_container(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/pod\n")
+    pod = tmp_path / "cgroup/pod"
+    pod.mkdir(parents=True)
+    assert group_memory(tmp_path / "cgroup", own) is None
+    (pod / "memory.max").write_text("max\n")
+    (pod / "memory.current").write_text("1000\n")
+    assert group_memory(tmp_path / "cgroup", own) is None
+    (pod / "memory.max").write_text("4000\n")
+    assert group_memory(tmp_path / "cgroup", own) == (1000, 4000)
+
+
+def test_processes_that_are_not_ours_have_no_rank() -> None:
+    assert rank_of(1) is None
+    assert rank_of(2**22 + 1) is None

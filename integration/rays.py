@@ -1,0 +1,100 @@
+"""Which box a pixel's ray meets first: outlines as pixel masks, occlusion, and amodal depth, all from one test.
+
+A ray meets a box between the last entry into and the first exit from its three slabs (Kay and Kajiya 1986). Depth is
+along the optical axis, in metres. Pixel centres are at integers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from integration.projection import NEAR, Pairs, centre_and_axes
+
+SAMPLES: Final = 16
+"""Rays along each side of an object's 2D box that occlusion is measured with."""
+_PARALLEL: Final = 1e-9
+
+
+def ray_depths(corners: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
+    """Depths at which rays enter and leave boxes; both infinite where a ray misses.
+
+    Args:
+        corners: `[P, 8, 3]` in the camera's frame.
+        rays: `[P, R, 3]` or `[R, 3]`: directions with depth 1.
+    """
+    centre, axes = centre_and_axes(corners)
+    square = (axes * axes).sum(-1).clamp(min=_PARALLEL)
+    normals = axes / square[..., None]  # the box is |normal . (point - centre)| <= 1
+    offset = (normals @ centre[..., None])[..., 0][:, None]
+    slope = rays @ normals.transpose(-1, -2)
+    slope = torch.where(slope.abs() < _PARALLEL, _PARALLEL, slope)
+    ends = torch.stack([(offset - 1) / slope, (offset + 1) / slope])
+    enter, leave = ends.amin(0).amax(-1).clamp(min=NEAR), ends.amax(0).amin(-1)
+    meets = enter < leave
+    return torch.where(meets, enter, torch.inf), torch.where(meets, leave, torch.inf)
+
+
+def pixel_rays(pixels: Tensor, cam_from_img: Tensor) -> Tensor:
+    """Directions `[..., 3]` of pixels `[..., 2]`; `cam_from_img` is the inverse of the intrinsics `[3, 3]`."""
+    ones = torch.ones_like(pixels[..., :1])
+    return torch.cat([pixels, ones], -1) @ cam_from_img.transpose(-1, -2)
+
+
+def grid_pixels(size: tuple[int, int], image_size: tuple[int, int], device: torch.device) -> Tensor:
+    """Pixels `[h, w, 2]` of an image at the cell centres of a raster of `size` (height, width) laid over it."""
+    axes = [
+        (torch.arange(cells, device=device, dtype=torch.float64) + 0.5) * (length / cells) - 0.5
+        for cells, length in zip(size, image_size, strict=True)
+    ]
+    v, u = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack([u, v], -1)
+
+
+def occlusion(pairs: Pairs, cam_from_img: Tensor) -> Tensor:
+    """`[P]`: share of each outline that nearer boxes cover, as far as boxes tell.
+
+    Args:
+        cam_from_img: `[C, 3, 3]`; the pairs' boxes are in pixels of that image.
+    """
+    return _covered(pairs, cam_from_img)[0]
+
+
+def occluded_points(pairs: Pairs, cam_from_img: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Up to `count` points in each pair's 2D box that belong to nearer boxes: `[P, count, 2]`, and which are valid."""
+    _, points, covered = _covered(pairs, cam_from_img)
+    numbers = covered.cumsum(1)
+    total = numbers[:, -1:]
+    # evenly spread over the covered samples, in reading order
+    steps = torch.arange(1, count + 1, device=points.device)
+    wanted = (total * (2 * steps - 1) // (2 * count) + 1).clamp(max=SAMPLES**2)
+    place = torch.searchsorted(numbers.contiguous(), wanted.contiguous()).clamp(max=SAMPLES**2 - 1)
+    return points.gather(1, place[..., None].expand(-1, -1, 2)), (total >= count).expand(-1, count)
+
+
+def _covered(pairs: Pairs, cam_from_img: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Share covered `[P]`; sample points `[P, R, 2]`; those that a nearer box covers, `[P, R]`."""
+    steps = (torch.arange(SAMPLES, device=pairs.box.device, dtype=torch.float64) + 0.5) / SAMPLES
+    v, u = torch.meshgrid(steps, steps, indexing="ij")
+    places = torch.stack([u, v], -1).flatten(0, 1)
+    box = pairs.box.double()
+    points = box[:, None, :2] + places * (box[:, 2:] - box[:, :2])[:, None]
+    share = torch.zeros(len(pairs), dtype=torch.float64, device=box.device)
+    covered = torch.zeros(points.shape[:2], dtype=torch.bool, device=box.device)
+    for number in range(len(pairs)):  # one after the other: memory stays bounded with thousands of boxes
+        in_way = (pairs.camera == pairs.camera[number]) & _overlap(box, box[number])
+        in_way[number] = False
+        rays = pixel_rays(points[number], cam_from_img[pairs.camera[number]].double())
+        own = ray_depths(pairs.corners[number : number + 1], rays)[0][0]
+        hit = own.isfinite()
+        if bool(in_way.any()) and bool(hit.any()):
+            nearest = ray_depths(pairs.corners[in_way], rays)[0].amin(0)
+            covered[number] = nearest < own  # also beside the outline, where own is infinite
+            share[number] = (covered[number] & hit).sum() / hit.sum()
+    return share, points, covered
+
+
+def _overlap(boxes: Tensor, box: Tensor) -> Tensor:
+    return (boxes[:, :2] < box[2:]).all(1) & (boxes[:, 2:] > box[:2]).all(1)

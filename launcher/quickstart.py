@@ -17,6 +17,7 @@ from configs.batch_arithmetic import largest_divisor
 from configs.errors import DataError, ExitCode, UsageError
 from configs.index_location import HEADER, index_directory
 from configs.recipes import SPLITS_OF_VERSION, load_recipe
+from configs.replaced_file import replace_text
 from launcher.dataset import SYNTHETIC_SIZE, SYNTHETIC_VERSION
 from launcher.own_process import ROOT, own_command, own_environment, shown
 from launcher.supervision import supervise
@@ -197,9 +198,7 @@ class _Memory:
         self._write()
 
     def _write(self) -> None:
-        temporary = self.path.with_name(f".{MEMORY}.new")
-        temporary.write_text(json.dumps(self.done, indent=2), encoding="utf-8")
-        temporary.replace(self.path)
+        replace_text(self.path, json.dumps(self.done, indent=2))
 
 
 def _identity(arguments: list[str]) -> list[str]:

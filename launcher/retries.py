@@ -9,12 +9,9 @@ from typing import Final
 
 from configs import run_directory
 from configs.errors import ExitCode
+from configs.launch import FRUITLESS_RESTARTS
 from launcher.outcome import Verdict
 
-FRUITLESS_RESTARTS: Final = 3
-"""Restarts in a row without a newer checkpoint after which another one is pointless."""
-LAUNCH_VARIABLE: Final = "BEVNEXT_SAM2_LAUNCH"
-"""Tells the processes of all starts that they belong to one launch, so that they go on with what it saved."""
 WORTH_A_RETRY: Final = (ExitCode.CRASHED, ExitCode.HUNG)
 
 

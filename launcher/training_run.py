@@ -10,6 +10,7 @@ import click
 
 from configs import run_directory
 from configs.errors import ExitCode
+from configs.launch import LAUNCH_VARIABLE
 from launcher.batch_search import search_of, with_found_batch
 from launcher.dataset import Preparation
 from launcher.options import TrainRequest
@@ -17,7 +18,7 @@ from launcher.outcome import TORCHRUN_LOG, Verdict, ended_for_good, judge
 from launcher.own_process import ROOT, own_command, own_environment, shown
 from launcher.plan_table import show_plan
 from launcher.planning import PlannedRun, decide, plan_run
-from launcher.retries import LAUNCH_VARIABLE, run_with_retries
+from launcher.retries import run_with_retries
 from launcher.run_folder import write_run
 from launcher.supervision import supervise
 

@@ -13,12 +13,9 @@ from typing import Final
 
 from configs import run_directory
 from configs.errors import BevnextError, ExitCode
+from configs.launch import FRUITLESS_RESTARTS, LAUNCH_VARIABLE
 from configs.replaced_file import replace_text
 
-FRUITLESS_RESTARTS: Final = 3
-"""Restarts without a newer checkpoint after which another one is pointless."""
-LAUNCH_VARIABLE: Final = "BEVNEXT_SAM2_LAUNCH"
-"""Set by the launcher: the same for all starts of one command."""
 _UNNAMED: Final = ("", "none")
 
 

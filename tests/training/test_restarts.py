@@ -17,7 +17,6 @@ from training import run as run_module
 from training.causes import explain
 from training.reporter import Reporter
 from training.restarts import Launch, NoProgressError
-from training.trainer import StepReport
 
 quick_scores = pytest.fixture(scope="module", autouse=True)(made_up_scores)
 
@@ -56,7 +55,7 @@ def test_without_a_launcher_torchrun_names_the_launch(tmp_path: Path, monkeypatc
         assert Launch(tmp_path).is_restart is known
 
 
-def crash_after_step_two(self: Reporter, step: int, report: StepReport, waited: float) -> None:
+def crash_after_step_two(self: Reporter, step: int, *others: object) -> None:
     if step == 2:
         raise ValueError("by chance")
 

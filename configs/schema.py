@@ -109,9 +109,19 @@ class BevGridConfig(Section):
     more of than far ones; the mean evens that out, for short training from scratch."""
 
 
+class TemporalFusionConfig(Section):
+    """How the BEV maps of several frames become one: groups of consecutive frames, joined from the oldest on."""
+
+    groups: int = Field(3, ge=2)
+    """`data.frames` is a multiple of it."""
+    group_channels: PositiveInt = 60
+
+
 class BevEncoderConfig(Section):
     """Residual BEV backbone and its feature pyramid."""
 
+    fusion: TemporalFusionConfig | None = None
+    """Joins several frames, and makes the backbone a Res2Net (stage 2); `null` for one frame."""
     stage_channels: tuple[PositiveInt, PositiveInt, PositiveInt] = (160, 320, 640)
     blocks: tuple[PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2)
     neck_channels: PositiveInt = 512
@@ -156,7 +166,7 @@ class HeadConfig(Section):
 
 
 class BEVNeXtConfig(Section):
-    """BEVNeXt; the defaults are the published stage 1."""
+    """BEVNeXt; the defaults are the published stage 1. Stage 2 has `bev_encoder.fusion` and other channels."""
 
     family: Literal["bevnext"] = "bevnext"
     backbone: BackboneConfig = BackboneConfig()
@@ -172,6 +182,9 @@ class BEVNeXtConfig(Section):
     """File with weights of this very network to start from; `null` starts from scratch (or `backbone.weights`)."""
     bgr_input: bool = True
     """Published quirk: channels are swapped to BGR, then normalised with the RGB mean and deviation."""
+    double_statistics: bool = True
+    """Published quirk: blocks of backbone and depth network count the key frame's batch statistics twice (momentum 0.19
+    instead of 0.1), as recomputing them did; `true` also does so where `checkpointing` is off, `false` never does."""
 
 
 # --- optimisation ------------------------------------------------------------------------------------------------

@@ -16,7 +16,10 @@ from detectors.interface import CameraBatch
 
 @dataclass(frozen=True, slots=True)
 class CameraGeometry:
-    """The key frame's cameras: image to camera to ego, image augmentation, BEV augmentation."""
+    """The cameras of one or several frames of each sample: image to camera to key ego, image and BEV augmentation.
+
+    `B` counts samples of every frame: of several frames those of the first come first.
+    """
 
     intrinsics: Tensor
     """`[B, N, 3, 3]`, pixels of the stored image."""
@@ -30,23 +33,40 @@ class CameraGeometry:
     """`[B, N, 3]`, pixels."""
     bev_rotation: Tensor
     """`[B, 3, 3]`, augmented from plain ego frame (with scale and flips)."""
+    mounting: Tensor
+    """`[B, N, 3, 4]`, ego from camera of the *key* frame: what the depth network is told of every frame (published)."""
 
     @classmethod
     def of_key_frame(cls, batch: CameraBatch) -> CameraGeometry:
         """Cut the key frame (time 0) out of a batch."""
+        return cls._of_frames(batch, slice(0, 1))
+
+    @classmethod
+    def of_earlier_frames(cls, batch: CameraBatch) -> CameraGeometry:
+        """Cut all other frames out of a batch, the latest first."""
+        return cls._of_frames(batch, slice(1, None))
+
+    @classmethod
+    def _of_frames(cls, batch: CameraBatch, frames: slice) -> CameraGeometry:
+        img_from_cam, ego_from_cam, canvas_from_img = (
+            frame_by_frame(transforms[:, frames])
+            for transforms in (batch.img_from_cam, batch.ego_from_cam, batch.canvas_from_img)
+        )
+        count = len(ego_from_cam) // len(batch.bev_from_ego)
         return cls(
-            intrinsics=batch.img_from_cam[:, 0, :, :3, :3],
-            rotation=batch.ego_from_cam[:, 0, :, :3, :3],
-            translation=batch.ego_from_cam[:, 0, :, :3, 3],
-            canvas_rotation=batch.canvas_from_img[:, 0, :, :3, :3],
-            canvas_translation=batch.canvas_from_img[:, 0, :, :3, 3],
-            bev_rotation=batch.bev_from_ego[:, :3, :3],
+            intrinsics=img_from_cam[..., :3, :3],
+            rotation=ego_from_cam[..., :3, :3],
+            translation=ego_from_cam[..., :3, 3],
+            canvas_rotation=canvas_from_img[..., :3, :3],
+            canvas_translation=canvas_from_img[..., :3, 3],
+            bev_rotation=batch.bev_from_ego[:, :3, :3].repeat(count, 1, 1),
+            mounting=batch.ego_from_cam[:, 0, :, :3].repeat(count, 1, 1, 1),
         )
 
     def vector(self) -> Tensor:
         """The camera vector `[B, N, 27]` that gates the depth network.
 
-        fx, fy, cx, cy; rows of the image augmentation; upper part of the BEV augmentation; rows of `ego_from_cam`.
+        fx, fy, cx, cy; rows of the image augmentation; upper part of the BEV augmentation; rows of `mounting`.
         """
         cameras = self.intrinsics.shape[1]
         k, p, t = self.intrinsics, self.canvas_rotation, self.canvas_translation
@@ -54,8 +74,12 @@ class CameraGeometry:
         numbers = [k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]]
         numbers += [p[..., 0, 0], p[..., 0, 1], t[..., 0], p[..., 1, 0], p[..., 1, 1], t[..., 1]]
         numbers += [a[..., 0, 0], a[..., 0, 1], a[..., 1, 0], a[..., 1, 1], a[..., 2, 2]]
-        ego_from_cam = torch.cat([self.rotation, self.translation.unsqueeze(-1)], -1).flatten(-2)
-        return torch.cat([torch.stack(numbers, -1), ego_from_cam], -1)
+        return torch.cat([torch.stack(numbers, -1), self.mounting.flatten(-2)], -1)
+
+
+def frame_by_frame(values: Tensor) -> Tensor:
+    """`[B, T, ...]` to `[T*B, ...]`: all samples of the first frame, then those of the second, and so on."""
+    return values.transpose(0, 1).flatten(0, 1)
 
 
 Planes = tuple[Tensor, Tensor, Tensor]

@@ -87,7 +87,7 @@ class DepthNet(nn.Module):
     def __init__(self, model: BEVNeXtConfig) -> None:
         super().__init__()
         mid, bins = model.depth.channels, DepthBins.of(model.depth).count
-        self.recompute = model.depth.checkpointing
+        self.recompute, self.double_statistics = model.depth.checkpointing, model.double_statistics
         self.reduce_conv = nn.Sequential(
             nn.Conv2d(model.neck_channels, mid, 3, padding=1), nn.BatchNorm2d(mid), nn.ReLU(inplace=True)
         )
@@ -113,5 +113,5 @@ class DepthNet(nn.Module):
         context = self.context_conv(self.context_se(features, self.context_mlp(cameras)))
         depth = self.depth_se(features, self.depth_mlp(cameras))
         for block in self.depth_conv:
-            depth = run(block, depth, self.recompute and self.training)
+            depth = run(block, depth, self.recompute, self.double_statistics)
         return depth, context

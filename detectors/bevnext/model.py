@@ -1,7 +1,8 @@
-"""BEVNeXt (CVPR 2024), stage 1: the network from top to bottom.
+"""BEVNeXt (CVPR 2024), both stages: the network from top to bottom.
 
-Shape legend: B batch, N cameras, h w image features (stride 8), D depth bins, C BEV channels, Y X BEV cells.
-Module names are the published ones, so that published weights load.
+Shape legend: B batch, T frames, N cameras, h w image features (stride 8), D depth bins, C BEV channels, Y X BEV cells.
+Images of several frames stand frame by frame, `[T*B*N, ...]`. Module names are the published ones, so that published
+weights load.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from detectors.bevnext.perspective import BACKGROUND, classes_in_perspective, pe
 from detectors.bevnext.refinement import PerspectiveRefinement
 from detectors.bevnext.targets import assign, count_positives, draw_heatmaps
 from detectors.bevnext.tasks import TASKS
+from detectors.bevnext.temporal import NARROWING, FusingBevBackbone, TemporalFusion
 from detectors.bevnext.view_transform import ViewTransformer
-from detectors.geometry import CameraGeometry
+from detectors.geometry import CameraGeometry, frame_by_frame
 from detectors.interface import CameraBatch, Detections, Detector
+from detectors.layers.batch_statistics import frames_apart
 from detectors.layers.precision import at_least_float32
 from detectors.layers.resnet import FINEST_STRIDE, ResNet
 
@@ -47,22 +50,34 @@ class BEVNeXtOutputs:
     """float32 `[B*N, C, h, w]`: what was lifted."""
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierFrames:
+    """What is used of the frames before the key frame, the latest first."""
+
+    features: Tensor
+    """`[(T-1)*B*N, C', h, w]`, without gradient."""
+    geometry: CameraGeometry
+    """Of `(T-1)*B` samples."""
+
+
 class BEVNeXt(Detector):
     """Cameras to boxes; every size comes from the recipe."""
 
     def __init__(self, model: BEVNeXtConfig, data: DataConfig) -> None:
         super().__init__()
         _check(model, data)
-        self.config = model
+        self.config, self.frames = model, data.frames
         self.grid, self.bins = BevGrid.of(model.bev), DepthBins.of(model.depth)
         channels, encoder = model.bev.channels, model.bev_encoder
         stages = encoder.stage_channels
         # The order of these lines is the order of parameters in published files.
         self.pts_bbox_head = box_head(channels, model.head)
-        self.img_backbone = ResNet(model.backbone.kind, model.backbone.width, model.backbone.checkpointing)
+        self.img_backbone = ResNet(
+            model.backbone.kind, model.backbone.width, model.backbone.checkpointing, model.double_statistics
+        )
         self.img_neck = ImageNeck(self.img_backbone.out_channels, model.neck_channels)
         self.img_view_transformer = ViewTransformer(model, data)
-        self.img_bev_encoder_backbone = BevBackbone(channels, stages, encoder.blocks, stride=2)
+        self.img_bev_encoder_backbone = _bev_backbone(model, data.frames)
         self.img_bev_encoder_neck = BevNeck(stages[0] + stages[2], encoder.neck_channels, encoder.out_channels)
         self.pre_process_net = BevBackbone(channels, (channels,), (2,), stride=1)
         self.transformer_neck = PerspectiveRefinement(model, data)
@@ -75,24 +90,57 @@ class BEVNeXt(Detector):
             _freeze_all_but(self, ("img_backbone", "img_neck", "img_view_transformer"))
 
     def forward(self, batch: CameraBatch) -> BEVNeXtOutputs:
-        """Normalise the key frame's images on the device, then `forward_features`."""
+        """Normalise images on the device, make features of all frames, `detect`."""
         canvas = batch.images[:, 0].flatten(0, 1)
-        return self.forward_features(self.normalise(canvas), canvas, CameraGeometry.of_key_frame(batch))
+        features = self.image_features(self.normalise(canvas))
+        earlier = None
+        if self.frames > 1 and not self.image_branch_only:
+            images = self.normalise(frame_by_frame(batch.images[:, 1:]).flatten(0, 1))
+            earlier = EarlierFrames(self.earlier_features(images), CameraGeometry.of_earlier_frames(batch))
+        return self.detect(features, canvas, CameraGeometry.of_key_frame(batch), earlier)
 
-    def forward_features(self, images: Tensor, canvas: Tensor, geometry: CameraGeometry) -> BEVNeXtOutputs:
-        """The network. `images` float32 `[B*N, 3, H, W]`, normalised; `canvas` the same images as uint8 RGB."""
-        features = self.img_neck(self.img_backbone(images))
+    def image_features(self, images: Tensor) -> Tensor:
+        """`[M, C', h, w]` of normalised images `[M, 3, H, W]`."""
+        features: Tensor = self.img_neck(self.img_backbone(images))
+        return features
+
+    @torch.no_grad()
+    def earlier_features(self, images: Tensor) -> Tensor:
+        """As `image_features`, of all earlier frames at once `[(T-1)*B*N, 3, H, W]`, each with its own statistics."""
+        with frames_apart(self.img_backbone, self.frames - 1):
+            return self.image_features(images)
+
+    def detect(
+        self, features: Tensor, canvas: Tensor, geometry: CameraGeometry, earlier: EarlierFrames | None = None
+    ) -> BEVNeXtOutputs:
+        """From image features of the key frame `[B*N, C', h, w]` and of earlier ones to raw outputs.
+
+        Args: `canvas` the key frame's images as uint8 RGB `[B*N, 3, H, W]`.
+        """
         if self.image_branch_only:
             depth, context = self.img_view_transformer.in_perspective(features, canvas, geometry)
             return BEVNeXtOutputs(depth, [], [], context)
+        # The key frame is first: running statistics follow the order, and autocast remembers weights with gradient.
         lifted = self.img_view_transformer(features, canvas, geometry)
         (bev,) = self.pre_process_net(lifted.bev)
+        if earlier is not None:
+            bev = torch.cat([bev, self._earlier_bev(earlier, canvas)], 1)
         finest, _, coarsest = self.img_bev_encoder_backbone(bev)
         bev = self.img_bev_encoder_neck(finest, coarsest)
         heatmaps = self.proposal_head(bev)
         values = lifted.context + self.depth_emb(lifted.depth.detach())
         refined = self.transformer_neck(bev, values, geometry)
         return BEVNeXtOutputs(lifted.depth, heatmaps, self.pts_bbox_head(refined), lifted.context)
+
+    @torch.no_grad()
+    def _earlier_bev(self, earlier: EarlierFrames, canvas: Tensor) -> Tensor:
+        """`[B, (T-1)*C, Y, X]`: earlier frames lifted into the key frame's raster, all at once."""
+        frames = self.frames - 1
+        with frames_apart(self.img_view_transformer, frames), frames_apart(self.pre_process_net, frames):
+            lifted = self.img_view_transformer(earlier.features, canvas, earlier.geometry)
+            (bev,) = self.pre_process_net(lifted.bev)
+        out: Tensor = bev.unflatten(0, (frames, -1)).transpose(0, 1).flatten(1, 2)
+        return out
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB `[M, 3, H, W]` to what the backbone was trained on, in the weights' precision and channels-last."""
@@ -153,6 +201,14 @@ class BEVNeXt(Detector):
             return decode_maps(outputs.heatmaps, outputs.boxes, self.grid, self.config.head)
 
 
+def _bev_backbone(model: BEVNeXtConfig, frames: int) -> BevBackbone | FusingBevBackbone:
+    channels, encoder = model.bev.channels, model.bev_encoder
+    if encoder.fusion is None:
+        return BevBackbone(channels, encoder.stage_channels, encoder.blocks, stride=2)
+    fusion = TemporalFusion(frames * channels, channels, encoder.fusion.groups, encoder.fusion.group_channels)
+    return FusingBevBackbone(fusion, channels, encoder.stage_channels, encoder.blocks)
+
+
 def _depth_embedding(bins: int, channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(bins, bins, 1), nn.BatchNorm2d(bins), nn.ReLU(inplace=True), nn.Conv2d(bins, channels, 1)
@@ -170,8 +226,7 @@ def _check(model: BEVNeXtConfig, data: DataConfig) -> None:
             f"model.bev.channels = {model.bev.channels}: model.perspective needs one for each class and the background",
             fix=f"use at least {BACKGROUND + 1}, or model.perspective=null",
         )
-    if data.frames != 1:
-        raise UsageError(f"data.frames = {data.frames}: this BEVNeXt uses the key frame alone", fix="data.frames = 1")
+    _check_fusion(model, data.frames)
     if data.depth_stride != FINEST_STRIDE:
         raise UsageError(
             f"data.depth_stride = {data.depth_stride}: image features have stride {FINEST_STRIDE}",
@@ -189,3 +244,25 @@ def _check(model: BEVNeXtConfig, data: DataConfig) -> None:
             f"model.bev.channels = {model.bev.channels} cannot be shared by model.refinement.heads = {heads}",
             fix=f"use an even multiple of {heads}",
         )
+
+
+def _check_fusion(model: BEVNeXtConfig, frames: int) -> None:
+    encoder = model.bev_encoder
+    if encoder.fusion is None:
+        if frames != 1:
+            raise UsageError(
+                f"data.frames = {frames}: without model.bev_encoder.fusion the key frame is used alone",
+                fix="data.frames = 1, or give model.bev_encoder.fusion",
+            )
+        return
+    if frames % encoder.fusion.groups:
+        raise UsageError(
+            f"data.frames = {frames} cannot be shared by model.bev_encoder.fusion.groups = {encoder.fusion.groups}",
+            fix=f"use a multiple of {encoder.fusion.groups}, or model.bev_encoder.fusion=null for one frame",
+        )
+    for channels in encoder.stage_channels:
+        if channels % NARROWING:
+            raise UsageError(
+                f"model.bev_encoder.stage_channels: {channels} is not a multiple of {NARROWING}",
+                fix=f"use {max(1, channels // NARROWING) * NARROWING}",
+            )

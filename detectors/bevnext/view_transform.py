@@ -1,6 +1,7 @@
 """From image features to BEV: depth network, CRF, frustum, pooling.
 
-Shape legend: B batch, N cameras, h w feature map, D depth bins, C channels, Y X BEV cells.
+Shape legend: B samples of every frame (frame by frame), N cameras, h w feature map, D depth bins, C channels, Y X BEV
+cells. A canvas is that of the key frame, whatever the number of frames.
 """
 
 from __future__ import annotations
@@ -50,9 +51,12 @@ class DepthCrf(nn.Module):
         self.ws = nn.ParameterList([weight])
 
     def forward(self, logits: Tensor, canvas: Tensor) -> Tensor:
-        """Probabilities `[B*N, D, h, w]` from logits of that shape and the uint8 RGB canvas `[B*N, 3, H, W]`."""
+        """Probabilities `[T*B*N, D, h, w]` from logits of that shape and the key frame's uint8 RGB `[B*N, 3, H, W]`.
+
+        Earlier frames are modulated by the colours of the key frame, too (published quirk).
+        """
         # Means of uint8 patches are exact in float32, so equality of colours is, too.
-        colours = avg_pool2d(canvas.float(), self.stride)
+        colours = avg_pool2d(canvas.float(), self.stride).repeat(len(logits) // len(canvas), 1, 1, 1)
         images, bins, h, w = logits.shape
         at_once = max(1, CELLS_AT_ONCE // (bins * h * w))
         probabilities = [

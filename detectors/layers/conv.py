@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from detectors.layers.batch_statistics import counted_twice, not_counted
 
 
 class ConvNormReLU(nn.Module):
@@ -48,12 +51,18 @@ class BasicBlock(nn.Module):
         return torch.relu_(out.add_(identity))
 
 
-def run(block: Callable[[Tensor], Tensor], x: Tensor, recompute: bool) -> Tensor:
+def run(block: nn.Module, x: Tensor, recompute: bool, twice: bool) -> Tensor:
     """`block(x)`; with `recompute`, its activations are computed again in the backward pass instead of kept.
 
-    The recomputation runs in train mode too, so running statistics of the block's batch normalisation are updated
-    twice a step (momentum 0.19 instead of 0.1). The published weights were trained that way.
+    With `twice`, batch statistics of the block count twice, as if it had been recomputed in train mode like the
+    published one (momentum 0.19 instead of 0.1). Passes without gradient count once in any case.
     """
-    if recompute and x.requires_grad:
-        return checkpoint(block, x, use_reentrant=False)
-    return block(x)
+    out: Tensor
+    learns = block.training and x.requires_grad
+    if learns and recompute:
+        again = nullcontext if twice else partial(not_counted, block)
+        out = checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
+    else:
+        with counted_twice(block) if learns and twice else nullcontext():
+            out = block(x)
+    return out

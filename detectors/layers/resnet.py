@@ -38,9 +38,11 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Images `[B, 3, H, W]` to features of stride 8, 16 and 32, `width * expansion * (2, 4, 8)` channels."""
 
-    def __init__(self, kind: Literal["resnet18", "resnet50"], width: int, recompute: bool) -> None:
+    def __init__(
+        self, kind: Literal["resnet18", "resnet50"], width: int, recompute: bool, double_statistics: bool
+    ) -> None:
         super().__init__()
-        self.recompute = recompute
+        self.recompute, self.double_statistics = recompute, double_statistics
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -66,7 +68,7 @@ class ResNet(nn.Module):
         features = []
         for stage in range(1, 5):
             for block in self.get_submodule(f"layer{stage}").children():
-                x = run(block, x, self.recompute and self.training)
+                x = run(block, x, self.recompute, self.double_statistics)
             features.append(x)
         return features[1], features[2], features[3]
 

@@ -51,28 +51,29 @@ def parameter(name: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Single-frame inputs of `B` samples."""
+    """Inputs of `B` samples of `T` frames."""
 
     images: Floats
-    """`[B, 6, 3, H, W]`, taken as already normalised."""
+    """`[B, T, 6, 3, H, W]`, taken as already normalised."""
     canvas: NDArray[np.uint8]
     """`[B, 6, H, W, 3]`"""
     depth: Floats
     """`[B, 6, H, W]`, 0 where unknown"""
 
 
-def inputs(batch: int, tag: str, size: tuple[int, int]) -> Inputs:
+def inputs(batch: int, tag: str, size: tuple[int, int], frames: int = 1) -> Inputs:
     """Images of coarse noise, canvases of coloured blocks (camera 5: pure noise), sparse depth."""
     height, width = size
     blocks = (height // 16, width // 16)
     palette = np.array([[10, 20, 30], [200, 180, 90], [0, 0, 0], [64, 128, 255]], np.uint8)
-    images = np.zeros((batch, 6, 3, height, width), np.float32)
+    images = np.zeros((batch, frames, 6, 3, height, width), np.float32)
     canvas = np.zeros((batch, 6, height, width, 3), np.uint8)
     depth = np.zeros((batch, 6, height * width), np.float32)
     for b, n in np.ndindex(batch, 6):
-        coarse = stream(f"{tag}/img/{b}/{n}/0").random_sample((3, *blocks)) * 4 - 2
-        fine = stream(f"{tag}/fine/{b}/{n}/0").random_sample((3, height, width)) - 0.5
-        images[b, n] = coarse.repeat(16, 1).repeat(16, 2) + fine
+        for t in range(frames):
+            coarse = stream(f"{tag}/img/{b}/{n}/{t}").random_sample((3, *blocks)) * 4 - 2
+            fine = stream(f"{tag}/fine/{b}/{n}/{t}").random_sample((3, height, width)) - 0.5
+            images[b, t, n] = coarse.repeat(16, 1).repeat(16, 2) + fine
         colours = stream(f"{tag}/canvas/{b}/{n}")
         if n == 5:
             canvas[b, n] = colours.randint(0, 256, (height, width, 3))
@@ -87,7 +88,7 @@ def inputs(batch: int, tag: str, size: tuple[int, int]) -> Inputs:
 
 @dataclass(frozen=True)
 class Cameras:
-    """Matrices of a synthetic rig, float32, `[B, 6, ...]` (`bda` `[B, 3, 3]`)."""
+    """Matrices of a synthetic rig, float32, `[B, T, 6, ...]` (`bda` `[B, 3, 3]`)."""
 
     rots: Floats
     trans: Floats
@@ -97,8 +98,8 @@ class Cameras:
     bda: Floats
 
 
-def cameras(batch: int, size: tuple[int, int]) -> Cameras:
-    """Sample 0 without augmentation, the others with image and BEV augmentation."""
+def cameras(batch: int, size: tuple[int, int], frames: int = 1) -> Cameras:
+    """Sample 0 without augmentation, the others with image and BEV augmentation; the car drives a bend."""
     yaws = np.radians([55, 0, -55, 110, 180, -110])
     body_from_camera = np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]])
     rots = np.stack([_turn(yaw) @ body_from_camera for yaw in yaws])
@@ -109,18 +110,24 @@ def cameras(batch: int, size: tuple[int, int]) -> Cameras:
         intrins[i] = [[focal, 0, 800 + 3 * i], [0, focal, 460 - 2 * i], [0, 0, 1]]
     augmentations = [[_image_augmentation(i, b > 0, size) for i in range(6)] for b in range(batch)]
     turned = np.diag([-1.0, 1, 1]) @ (1.03 * _turn(math.radians(10)))
+    driven = [[_key_from_earlier(t, right_hand=b > 0) for t in range(frames)] for b in range(batch)]
     return Cameras(
-        rots=_repeat(rots, batch),
-        trans=_repeat(trans, batch),
-        intrins=_repeat(intrins, batch),
-        post_rots=np.float32([[rotation for rotation, _ in row] for row in augmentations]),
-        post_trans=np.float32([[shift for _, shift in row] for row in augmentations]),
+        rots=np.array([[turn @ rots for turn, _ in row] for row in driven], np.float32),
+        trans=np.array([[trans @ turn.T + move for turn, move in row] for row in driven], np.float32),
+        intrins=np.broadcast_to(intrins, (batch, frames, 6, 3, 3)).astype(np.float32),
+        post_rots=_each_frame([[rotation for rotation, _ in row] for row in augmentations], frames),
+        post_trans=_each_frame([[shift for _, shift in row] for row in augmentations], frames),
         bda=np.stack([np.eye(3) if b == 0 else turned for b in range(batch)]).astype(np.float32),
     )
 
 
-def _repeat(array: NDArray[np.float64], batch: int) -> Floats:
-    return np.stack([array] * batch).astype(np.float32)
+def _key_from_earlier(t: int, right_hand: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Turn and move from the ego frame `t` frames ago to that of the key frame."""
+    return _turn(math.radians(-1.5 * t if right_hand else 1.5 * t)), np.array([-4.0 * t, 0.3 * t, 0.01 * t])
+
+
+def _each_frame(of_camera: list[list[NDArray[np.float64]]], frames: int) -> Floats:
+    return np.repeat(np.array(of_camera, np.float32)[:, None], frames, 1)
 
 
 def _turn(angle: float) -> NDArray[np.float64]:

@@ -18,8 +18,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.schema import BEVNeXtConfig, DataConfig
-from detectors.bevnext.model import BEVNeXt
+from configs.schema import (
+    BevEncoderConfig,
+    BevGridConfig,
+    BEVNeXtConfig,
+    DataConfig,
+    HeadConfig,
+    TemporalFusionConfig,
+)
+from detectors.bevnext.model import BEVNeXt, BEVNeXtOutputs, EarlierFrames
+from detectors.geometry import CameraGeometry, frame_by_frame
 
 COPIES = Path(__file__).parents[1] / "golden" / "bevnext"
 FOLDER = Path(os.environ.get("BEVNEXT_SAM2_GOLDEN", COPIES))
@@ -98,9 +106,9 @@ class Golden:
         assert error <= tolerance, f"{self.name}: {key} is off by {error:.3g}"
 
 
-def published_state() -> dict[str, tuple[int, ...]]:
+def published_state(stage: int = 1) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the published state dict."""
-    shapes: dict[str, list[int]] = json.loads((COPIES / "bevnext_stage1_state.json").read_text())
+    shapes: dict[str, list[int]] = json.loads((COPIES / f"bevnext_stage{stage}_state.json").read_text())
     return {name: tuple(shape) for name, shape in shapes.items()}
 
 
@@ -109,28 +117,53 @@ def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(golden_rule.parameter(name, shape)) for name, shape in shapes.items()}
 
 
-def golden_model(size: tuple[int, int]) -> BEVNeXt:
+STAGE_2 = BEVNeXtConfig(
+    bev=BevGridConfig(channels=160),
+    bev_encoder=BevEncoderConfig(fusion=TemporalFusionConfig(), stage_channels=(320, 640, 1280)),
+    head=HeadConfig(velocity_weight=1.0),
+)
+"""The published network of stage 2, for nine frames."""
+
+
+def golden_model(size: tuple[int, int], stage: int = 1) -> BEVNeXt:
     """The published model for images of `size`, with the golden weights, in eval mode."""
-    model = BEVNeXt(BEVNeXtConfig(), DataConfig(image_size=size))
-    model.load_state_dict(weights(published_state()))
+    config, frames = (BEVNeXtConfig(), 1) if stage == 1 else (STAGE_2, 9)
+    model = BEVNeXt(config, DataConfig(image_size=size, frames=frames))
+    model.load_state_dict(weights(published_state(stage)))
     return model.eval()
 
 
-def golden_batch(golden: Golden, tag: str, size: tuple[int, int], batch: int = 2) -> tuple[SimpleNamespace, Tensor]:
-    """The batch (with stored matrices and boxes where the file has them) and the normalised images `[B*6, 3, H, W]`."""
-    drawn, rig = golden_rule.inputs(batch, tag, size), golden_rule.cameras(batch, size)
-    matrices = {name: torch.from_numpy(golden.arrays.get(f"in/{name}", getattr(rig, name))) for name in vars(rig)}
+def golden_batch(
+    golden: Golden, tag: str, size: tuple[int, int], batch: int = 2, frames: int = 1
+) -> tuple[SimpleNamespace, Tensor]:
+    """The batch (with stored matrices and boxes where the file has them), and normalised images `[T*B*6, 3, H, W]`."""
+    drawn, rig = golden_rule.inputs(batch, tag, size, frames), golden_rule.cameras(batch, size, frames)
+    matrices = {}
+    for name, array in vars(rig).items():
+        stored = golden.arrays.get(f"in/{name}", array)
+        matrices[name] = torch.from_numpy(stored.reshape(array.shape))
     objects = golden_rule.boxes(batch, tag)
+    canvas = torch.from_numpy(drawn.canvas).permute(0, 1, 4, 2, 3)[:, None]
     return SimpleNamespace(
-        images=torch.from_numpy(drawn.canvas).permute(0, 1, 4, 2, 3)[:, None],
-        img_from_cam=affine(matrices["intrins"])[:, None],
-        ego_from_cam=affine(matrices["rots"], matrices["trans"])[:, None],
-        canvas_from_img=affine(matrices["post_rots"], matrices["post_trans"])[:, None],
+        images=canvas.expand(-1, frames, -1, -1, -1, -1),
+        img_from_cam=affine(matrices["intrins"]),
+        ego_from_cam=affine(matrices["rots"], matrices["trans"]),
+        canvas_from_img=affine(matrices["post_rots"], matrices["post_trans"]),
         bev_from_ego=affine(matrices["bda"]),
         depth=nearest_per_patch(torch.from_numpy(drawn.depth)),
         boxes=[torch.from_numpy(box) for box, _ in objects],
         labels=[torch.from_numpy(label) for _, label in objects],
-    ), torch.from_numpy(drawn.images).flatten(0, 1)
+    ), frame_by_frame(torch.from_numpy(drawn.images)).flatten(0, 1)
+
+
+def run(model: BEVNeXt, batch: SimpleNamespace, images: Tensor) -> BEVNeXtOutputs:
+    """Raw outputs for images that are normalised already."""
+    key, earlier = images.split([len(images) // model.frames, len(images) - len(images) // model.frames])
+    features, history = model.image_features(key), None
+    if model.frames > 1:
+        history = EarlierFrames(model.earlier_features(earlier), CameraGeometry.of_earlier_frames(batch))
+    canvas = batch.images[:, 0].flatten(0, 1)
+    return model.detect(features, canvas, CameraGeometry.of_key_frame(batch), history)
 
 
 def affine(rotation: Tensor, translation: Tensor | None = None) -> Tensor:

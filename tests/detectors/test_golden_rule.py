@@ -9,16 +9,22 @@ pytestmark = pytest.mark.parity
 
 
 @pytest.mark.parametrize(
-    ("name", "tag", "size"), [("stage1_small", "stage1small", (64, 176)), ("stage1_full", "stage1", (256, 704))]
+    ("name", "tag", "size", "samples", "frames"),
+    [
+        ("stage1_small", "stage1small", (64, 176), 2, 1),
+        ("stage1_full", "stage1", (256, 704), 2, 1),
+        ("stage2_small", "stage2small", (64, 176), 1, 9),
+        ("stage2_full", "stage2", (256, 704), 1, 9),
+    ],
 )
-def test_inputs_are_those_of_the_file(name, tag, size):
+def test_inputs_are_those_of_the_file(name, tag, size, samples, frames):
     golden = Golden(name)
-    drawn, rig = golden_rule.inputs(2, tag, size), golden_rule.cameras(2, size)
-    golden.check("in/imgs", drawn.images, 1e-12)
+    drawn, rig = golden_rule.inputs(samples, tag, size, frames), golden_rule.cameras(samples, size, frames)
+    golden.check("in/imgs", drawn.images.swapaxes(1, 2).reshape(samples, -1, 3, *size), 1e-12)
     golden.check("in/canvas", drawn.canvas, 1e-12)
     golden.check("in/gt_depth", drawn.depth, 1e-12)
-    for key in vars(rig):
-        golden.check(f"in/{key}", getattr(rig, key), 1e-7)
-    for i, (boxes, labels) in enumerate(golden_rule.boxes(2, tag)):
+    for key, matrices in vars(rig).items():
+        golden.check(f"in/{key}", matrices.reshape(golden[f"in/{key}"].shape), 1e-7)
+    for i, (boxes, labels) in enumerate(golden_rule.boxes(samples, tag)):
         np.testing.assert_array_equal(golden[f"in/gt_boxes_{i}"], boxes)
         np.testing.assert_array_equal(golden[f"in/gt_labels_{i}"], labels)

@@ -26,7 +26,9 @@ from .checkpoints import CheckpointFolder, RunManifest
 from .guards import Guards
 from .memory import out_of_memory_explained
 from .profiler import profiled
-from .reporter import SilentReporter
+from .rank_figures import RankMeter
+from .reporter import SilentReporter, log_due
+from .step_clock import StepClock
 from .stop_signal import StopSignal
 from .trainer import Trainer
 from .watchdog import Watchdog
@@ -64,10 +66,12 @@ def train(run: Run, batches: Iterable[Batch]) -> ExitCode:
     """
     state, plan = run.trainer.state, run.plan
     guards = Guards(run.recipe.engine.guards, state, run.writer, run.world, run.reporter)
+    clock, first, logged = run.trainer.clock, state.step, state.step
+    meter = RankMeter(clock, run.world, plan.workers)
     try:
         if _evaluation_due(run):  # stopped between a checkpoint and its evaluation
             evaluate(run)
-        steps = micro_batches_of_steps(batches, plan.accumulation, run.world.device)
+        steps = micro_batches_of_steps(batches, plan.accumulation, run.world.device, clock)
         traces = run.run_dir / run_directory.PROFILE
         for micro_batches, waited in profiled(steps, run.profile, done=state.step, folder=traces, rank=run.world.rank):
             with out_of_memory_explained(plan, run.recipe, state.step, micro_batches):
@@ -75,7 +79,9 @@ def train(run: Run, batches: Iterable[Batch]) -> ExitCode:
             run.watchdog.beat(f"step {state.step + 1}")
             guards.after_step(report, micro_batches)
             if not report.fault:
-                run.reporter.step(state.step, report, waited)
+                due = log_due(state.step, first, plan, run.recipe.engine.log_every)
+                run.reporter.step(state.step, report, waited, meter.all_ranks(state.step - logged) if due else None)
+                logged = state.step if due else logged
             run.writer.collect()
             if report.stop or _checkpoint_due(run):
                 save(run, finish=report.stop or _evaluation_point(run))
@@ -89,13 +95,19 @@ def train(run: Run, batches: Iterable[Batch]) -> ExitCode:
 
 
 def micro_batches_of_steps(
-    batches: Iterable[Batch], accumulation: int, device: torch.device
+    batches: Iterable[Batch], accumulation: int, device: torch.device, clock: StepClock
 ) -> Iterator[tuple[list[Batch], float]]:
     """The micro-batches of one step after the other on the device, with the seconds that were waited for them."""
     stream = iter(batches)
     while True:
         begun = time.perf_counter()
-        micro_batches = [batch.to(device, non_blocking=True) for batch in islice(stream, accumulation)]
+        clock.begin("data_wait")
+        micro_batches = []
+        for batch in islice(stream, accumulation):
+            clock.begin("host_to_device")
+            micro_batches.append(batch.to(device, non_blocking=True))
+            clock.begin("data_wait")
+        clock.begin("other")
         if not micro_batches:
             return
         yield micro_batches, time.perf_counter() - begun
@@ -108,11 +120,13 @@ def save(run: Run, finish: bool) -> None:
         finish: wait until it is on disk, also where checkpoints are written beside the training.
     """
     run.watchdog.expect("a checkpoint", run.watchdog.long)
+    run.trainer.clock.begin("checkpoint")
     if run.world.is_main:
         run.writer.write(_manifest(run), run.trainer.state)
         if finish:
             run.writer.finish()
     run.world.wait_for_main()
+    run.trainer.clock.begin("other")
     run.watchdog.beat(f"step {run.trainer.state.step + 1}")
 
 
@@ -134,6 +148,7 @@ def _manifest(run: Run) -> RunManifest:
 def evaluate(run: Run) -> None:
     """Official metrics of the averaged weights on the validation split; the best checkpoint is kept."""
     begun = time.perf_counter()
+    run.trainer.clock.begin("evaluation")
     detector, step = run.trainer.state.best_detector, run.trainer.state.step
     name = step_directory_name(step)
     with run.watchdog.nothing_to_lose(), _stop_of_others(run):
@@ -153,6 +168,7 @@ def evaluate(run: Run) -> None:
         metrics = summary.as_scalars()
         run.reporter.evaluation(step, metrics, time.perf_counter() - begun)
         run.folder.record_metrics(run.folder.folder / name, metrics)
+    run.trainer.clock.begin("other")
 
 
 def _predicted(run: Run, done: int, samples: int) -> None:

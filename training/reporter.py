@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
@@ -18,7 +17,13 @@ from configs.plan import Plan
 
 from .fault import StepFault
 from .metrics_log import MetricsLog
+from .rank_figures import RankFigures, mean_seconds, straggler
 from .trainer import StepReport
+
+
+def log_due(step: int, first_step: int, plan: Plan, log_every: int) -> bool:
+    """The figures are told after this step: the first one, the last one, and every so many."""
+    return step in (first_step + 1, plan.total_steps) or step % log_every == 0
 
 
 class SilentReporter:
@@ -33,8 +38,13 @@ class SilentReporter:
     def say(self, text: str) -> None:
         """A line for the reader."""
 
-    def step(self, step: int, report: StepReport, waited: float) -> None:
-        """An optimiser step is done; `waited` seconds of it were spent waiting for data."""
+    def step(self, step: int, report: StepReport, waited: float, ranks: Sequence[RankFigures] | None = None) -> None:
+        """An optimiser step is done.
+
+        Args:
+            waited: seconds of it that were spent waiting for data.
+            ranks: what every process measured since the last figures, where figures are due.
+        """
 
     def checkpoint(self, step: int, place: Path, seconds: float, stalled: float) -> None:
         """A checkpoint has been written; training waited for `stalled` of the seconds."""
@@ -98,10 +108,10 @@ class Reporter(SilentReporter):
         self._log.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
         self.console.print(text, markup=False)
 
-    def step(self, step: int, report: StepReport, waited: float) -> None:
+    def step(self, step: int, report: StepReport, waited: float, ranks: Sequence[RankFigures] | None = None) -> None:
         self._window.add(report, waited)
-        if step in (self._first_step + 1, self.plan.total_steps) or step % self.log_every == 0:
-            self._figures(step, report)
+        if log_due(step, self._first_step, self.plan, self.log_every):
+            self._figures(step, report, ranks or ())
         self._progress.update(self._task, completed=step)
 
     def checkpoint(self, step: int, place: Path, seconds: float, stalled: float) -> None:
@@ -135,7 +145,7 @@ class Reporter(SilentReporter):
     def _epoch(self, step: int) -> float:
         return step / self.plan.steps_per_epoch
 
-    def _figures(self, step: int, report: StepReport) -> None:
+    def _figures(self, step: int, report: StepReport, ranks: Sequence[RankFigures]) -> None:
         """Record the means over the window, and begin the next."""
         window, self._window = self._window, _Window()
         seconds = self._window.begun - window.begun
@@ -146,12 +156,14 @@ class Reporter(SilentReporter):
             "learning_rate": report.learning_rate,
             "grad_norm": window.grad_norm / window.steps,
             "samples_per_second": rate,
+            "images_per_second": rate * self.plan.images_per_sample,
             "data_wait": window.waited / seconds,
-            "memory_bytes": _peak_memory(),
             "eta_seconds": eta,
+            **_of_ranks(ranks),
         }
         terms = {name: value / window.steps for name, value in window.terms.items()}
-        self._metrics.write("train", step, figures, epoch=self._epoch(step), terms=terms)
+        more = {"seconds": mean_seconds(ranks), "ranks": list(ranks)} if ranks else {}
+        self._metrics.write("train", step, figures, epoch=self._epoch(step), terms=terms, **more)
         text = (
             f"epoch {self._epoch(step):.2f}/{self.plan.epochs}  loss {figures['loss']:.3f}  "
             f"lr {report.learning_rate:.2e}  |g| {figures['grad_norm']:.2f}  {rate:.1f} samples/s  "
@@ -177,8 +189,12 @@ class Reporter(SilentReporter):
         return progress, task
 
 
-def _peak_memory() -> int:
-    """Most bytes that this process held on its device so far; of main memory where it computes on the CPU."""
-    if torch.accelerator.is_available():
-        return int(torch.accelerator.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _of_ranks(ranks: Sequence[RankFigures]) -> dict[str, float]:
+    """What the processes show together: the most memory of one, what the slowest takes, allocators that tried again."""
+    figures: dict[str, float] = {}
+    if ranks:
+        figures["memory_bytes"] = max(one["memory_peak"] for one in ranks)
+    if (slowest := straggler(ranks)) is not None:
+        figures["slowest_over_median"], figures["slowest_rank"] = slowest
+    retries = [one["allocator_retries"] for one in ranks if "allocator_retries" in one]
+    return {**figures, "allocator_retries": sum(retries)} if retries else figures

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy import ALONE, toy_plan, toy_recipe
 
 from training.reporter import Reporter
+from training.step_clock import PHASES
 from training.trainer import StepReport
 
 PLAN = toy_plan(toy_recipe(), ALONE, batch_size=8)  # 4 steps of 8 samples
@@ -20,6 +21,11 @@ PLAN = toy_plan(toy_recipe(), ALONE, batch_size=8)  # 4 steps of 8 samples
 
 def report(loss: float) -> StepReport:
     return StepReport(loss, {"loss_a": loss - 1, "loss_b": 1.0}, 1e-3, grad_norm=2.0, stop=False)
+
+
+def rank_figures(rank: int, forward: float, all_reduce: float = 0.0) -> dict[str, object]:
+    seconds = {**dict.fromkeys(PHASES, 0.0), "forward": forward, "all_reduce": all_reduce}
+    return {"rank": rank, "seconds": seconds, "memory_peak": 1000 + rank, "allocator_retries": 2}
 
 
 def reporter(run_dir: Path, first_step: int = 0, terminal: bool = False) -> tuple[Reporter, io.StringIO]:
@@ -34,8 +40,9 @@ def events(run_dir: Path) -> list[dict[str, object]]:
 
 def test_plain_lines_and_figures(tmp_path: Path) -> None:
     spoken, text = reporter(tmp_path)
+    ranks = [rank_figures(0, 0.1, 0.1), rank_figures(1, 0.2), rank_figures(2, 0.1, 0.1)]
     for step, loss in enumerate([9.0, 8.0, 6.0, 4.0], start=1):
-        spoken.step(step, report(loss), waited=0.0)
+        spoken.step(step, report(loss), waited=0.0, ranks=ranks)
     spoken.evaluation(4, {"NDS": 0.5, "mAP": 0.25}, seconds=1.0)
     spoken.close()
     found = events(tmp_path)
@@ -47,6 +54,12 @@ def test_plain_lines_and_figures(tmp_path: Path) -> None:
     ]
     last = found[2]
     assert (last["loss"], last["terms"], last["epoch"]) == (5.0, {"loss_a": 4.0, "loss_b": 1.0}, 1.0)
+    assert last["images_per_second"] == pytest.approx(6 * float(str(last["samples_per_second"])))
+    assert last["ranks"] == ranks
+    assert isinstance(last["seconds"], dict)
+    assert last["seconds"]["forward"] == pytest.approx(0.4 / 3)
+    assert (last["slowest_over_median"], last["slowest_rank"]) == (pytest.approx(2.0), 1)
+    assert (last["memory_bytes"], last["allocator_retries"]) == (1002, 6)
     assert {"learning_rate", "grad_norm", "samples_per_second", "data_wait", "memory_bytes", "time"} <= set(last)
     assert last["eta_seconds"] == 0
     lines = text.getvalue().splitlines()

@@ -18,6 +18,9 @@ from configs.schema import Recipe, Section
 
 FOLDER: Final = Path(__file__).resolve().parent
 
+OTHER_FOLDERS: Final = ("sam2",)
+"""Folders beside the recipes' that hold YAML of other kinds: SAM 2's own model descriptions."""
+
 SPLITS_OF_VERSION: Final = {
     "v1.0-trainval": ("train", "val"),
     "v1.0-mini": ("mini_train", "mini_val"),
@@ -28,7 +31,8 @@ SPLITS_OF_VERSION: Final = {
 
 def known_recipes() -> list[str]:
     """Names of the recipes that come with the project, such as `bevnext/bevnext-stage1`."""
-    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
+    files = (path for path in FOLDER.glob("*/*.yaml") if path.parent.name not in OTHER_FOLDERS)
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in files)
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -171,6 +175,10 @@ def _explain(error: ValidationError, path: Path, places: Sequence[tuple[tuple[st
         if mistake["type"] == "extra_forbidden":
             messages.append(f"{source}: unknown key {'.'.join(keys)!r}")
             fixes.append(_closest_key(keys))
+        elif mistake["type"] == "value_error":  # of a check of ours, which knows the fix
+            message, *known_fix = mistake["ctx"]["error"].args
+            messages.append(f"{source}: {'.'.join(keys)}: {message}")
+            fixes += known_fix or [f"correct {'.'.join(keys)}"]
         else:
             messages.append(f"{source}: {'.'.join(keys)}: {mistake['msg']} (got {mistake['input']!r})")
             fixes.append(f"correct {'.'.join(keys)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.nuscenes import CAMERAS, CLASSES
 
@@ -73,7 +73,7 @@ class BackboneConfig(Section):
     width: PositiveInt = 64
     """Channels of the stem; 64 is the published width."""
     weights: str | None = None
-    """File with torchvision or detector weights, loaded by name; `null` trains from scratch."""
+    """Torchvision or detector weights, a file or a name of `checkpoints list`, loaded by name; `null` for none."""
     checkpointing: bool = True
     """Recompute activations in the backward pass (as published, to save memory)."""
 
@@ -145,7 +145,9 @@ class PerspectiveConfig(Section):
     """
 
     loss_weight: PositiveFloat = 1.0
-    class_weights: tuple[PositiveFloat, ...] = Field((1.0,) * (len(CLASSES) + 1), min_length=11, max_length=11)
+    class_weights: tuple[PositiveFloat, ...] = Field(
+        (1.0,) * (len(CLASSES) + 1), min_length=len(CLASSES) + 1, max_length=len(CLASSES) + 1
+    )
     """What a cell counts, by class in the order of `configs.nuscenes.CLASSES`, the background last: a cone covers a
     fiftieth of the cells that a bus does."""
     only: bool = False
@@ -179,12 +181,25 @@ class BEVNeXtConfig(Section):
     head: HeadConfig = HeadConfig()
     perspective: PerspectiveConfig | None = None
     weights: str | None = None
-    """File with weights of this very network to start from; `null` starts from scratch (or `backbone.weights`)."""
+    """Weights of this very network to start from: a file, or a name of `checkpoints list`."""
+    hand_over: str | None = None
+    """Weights of another stage to start from, likewise: what has the same name and shape is copied, the rest is new."""
     bgr_input: bool = True
     """Published quirk: channels are swapped to BGR, then normalised with the RGB mean and deviation."""
     double_statistics: bool = True
     """Published quirk: blocks of backbone and depth network count the key frame's batch statistics twice (momentum 0.19
     instead of 0.1), as recomputing them did; `true` also does so where `checkpointing` is off, `false` never does."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> BEVNeXtConfig:
+        starts = {"weights": self.weights, "hand_over": self.hand_over, "backbone.weights": self.backbone.weights}
+        named = [f"{place} = {value}" for place, value in starts.items() if value is not None]
+        if len(named) > 1:
+            raise ValueError(
+                f"a network starts from one of them: {', '.join(named)}",
+                f"set the others to null, such as --set model.{named[-1].split(' ')[0]}=null",
+            )
+        return self
 
 
 # --- optimisation ------------------------------------------------------------------------------------------------
@@ -224,6 +239,13 @@ class EmaConfig(Section):
     init_updates: int = Field(10560, ge=0)
 
 
+class SyncBnConfig(Section):
+    """Batch normalisation over the micro-batches of all devices, as the published stage 2 ends."""
+
+    from_epoch: int = Field(8, ge=0)
+    """Epoch, counted from 0, with which it begins; before it statistics are each device's own."""
+
+
 class GuardConfig(Section):
     """What a run does about steps and samples that are bad, and about processes that hang."""
 
@@ -246,6 +268,7 @@ class EngineConfig(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
     ema: EmaConfig | None = EmaConfig()
+    sync_bn: SyncBnConfig | None = None
     channels_last: bool = True
     log_every: PositiveInt = 10
     """Optimiser steps between two lines of the log."""

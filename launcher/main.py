@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "infer": ("evaluation.commands:infer_command", "Boxes, pictures and a film of a scene or sample."),
     "report": ("evaluation.commands:report_command", "One HTML page of a run."),
     "data": ("scenes.commands:data", "Make, index and check data sets."),
+    "checkpoints": ("checkpoints.commands:checkpoints", "Published weights: list, fetch, convert, check."),
     "doctor": ("launcher.doctor.command:doctor", "Find what is wrong with this machine, and the fix."),
     "bench": ("benchmarks.commands:bench", "Measure speed against a named baseline."),
 }

@@ -16,7 +16,7 @@ from configs.errors import BevnextError, ExitCode, UsageError
 from configs.plan import Plan
 from configs.process_death import die_with_parent
 from configs.schema import Recipe
-from detectors.zoo import build_detector, load_backbone, load_published
+from detectors.zoo import build_detector
 from scenes.dataset import SceneDataset
 from scenes.index import open_index
 from scenes.loader import training_batches
@@ -34,6 +34,7 @@ from .restarts import Launch
 from .resume import agree_on_start, step_to_go_on_from
 from .start import choose_plan, choose_recipe, write_start
 from .start_options import StartOptions
+from .start_weights import load_start_weights
 from .state import TrainingState
 from .stop_signal import StopSignal, end_at_once
 from .trainer import Trainer
@@ -100,6 +101,7 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
         resume = "auto" if launch.is_restart and folder.has_any() else options.resume
         start = agree_on_start(run_dir, folder, resume, world)
         state = build_state(recipe, plan, world, start.place)
+        weights_account = load_start_weights(state, recipe.model) if start.place is None else []
         dataset = SceneDataset(index, rows, recipe.data, training=True, seed=recipe.engine.seed)
         batches = training_batches(
             dataset,
@@ -123,6 +125,8 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
             for message in start.passed_over:
                 reporter.say(f"not used: {message}")
             reporter.say(_opening(recipe, plan, run_dir, state.step))
+            for line in weights_account:
+                reporter.say(line)
             trainer = Trainer(state, recipe, plan, world)
             parts = (run_dir, recipe, plan, world, trainer, folder, writer, reporter, stop, watchdog, index)
             code = train(Run(*parts, profile=options.profile), batches)
@@ -138,16 +142,14 @@ def _writes_beside(recipe: Recipe, world: World) -> bool:
 def build_state(recipe: Recipe, plan: Plan, world: World, checkpoint: Path | None) -> TrainingState:
     """The detector with its optimiser and average, fresh or as a checkpoint holds them; the same on every process.
 
+    A fresh one holds none of the weights that the recipe names.
+
     Raises:
         UsageError: the checkpoint belongs to another recipe, or does not fit the plan.
     """
     torch.manual_seed(recipe.engine.seed)
     torch.backends.cudnn.benchmark = True  # shapes never change
     detector = build_detector(recipe.model, recipe.data).to(world.device)
-    if checkpoint is None and recipe.model.weights:
-        load_published(detector, recipe.model.weights)
-    elif checkpoint is None and recipe.model.backbone.weights:
-        load_backbone(detector, recipe.model.backbone.weights)
     if recipe.engine.channels_last:
         detector.to(memory_format=torch.channels_last)
     detector.train()

@@ -1,0 +1,99 @@
+"""Downloads: whole in the end, whatever happens on the way, and never a byte twice that was there."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import pytest
+from file_server import Served, serve
+
+from checkpoints.download import ATTEMPTS, download
+from configs.errors import BevnextError
+
+CONTENT = bytes(range(256)) * 4000  # a megabyte
+
+
+def get(served: Served, target: Path) -> list[tuple[int, int | None]]:
+    """Download; returns the progress that was told."""
+    told: list[tuple[int, int | None]] = []
+    download(served.address, target, lambda here, total: told.append((here, total)), pause=0.0)
+    return told
+
+
+def test_a_file_arrives_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.pth"
+    with serve(Served(CONTENT)) as served:
+        told = get(served, target)
+    assert target.read_bytes() == CONTENT
+    assert [path.name for path in target.parent.iterdir()] == ["file.pth"]
+    assert told[0] == (0, len(CONTENT))
+    assert told[-1] == (len(CONTENT), len(CONTENT))
+
+
+def test_connections_that_end_early_are_gone_on_with(tmp_path: Path) -> None:
+    with serve(Served(CONTENT, cut_after=[100_000, 5, 0])) as served:
+        get(served, tmp_path / "file.pth")
+    assert (tmp_path / "file.pth").read_bytes() == CONTENT
+    assert served.ranges == [None, "bytes=100000-", "bytes=100005-", "bytes=100005-"]
+
+
+def test_a_later_call_goes_on_with_what_is_there(tmp_path: Path) -> None:
+    target = tmp_path / "file.pth"
+    with serve(Served(CONTENT, cut_after=[70_000, *[0] * ATTEMPTS])) as served:
+        with pytest.raises(BevnextError, match="70,000 bytes are in") as caught:
+            get(served, target)
+        assert "goes on from there" in caught.value.fix
+        assert not target.exists()
+        served.ranges.clear()
+        served.cut_after.clear()
+        get(served, target)
+    assert target.read_bytes() == CONTENT
+    assert served.ranges == ["bytes=70000-"]
+
+
+@pytest.mark.parametrize("how", ["changed", "no ranges", "no marks", "shorter"])
+def test_what_cannot_be_gone_on_with_begins_again(tmp_path: Path, how: str) -> None:
+    target = tmp_path / "file.pth"
+    with serve(Served(CONTENT, cut_after=[70_000, *[0] * ATTEMPTS], marks=how != "no marks")) as served:
+        with pytest.raises(BevnextError):
+            get(served, target)
+        served.cut_after.clear()
+        served.knows_ranges = how != "no ranges"
+        if how == "changed":
+            served.content = CONTENT[::-1]
+        if how == "shorter":  # and the server says it is the same: the mark is told by hand
+            served.content = CONTENT[:50_000]
+            mark = tmp_path / "file.pth.part.mark"
+            with serve(Served(served.content)) as other:
+                probe = tmp_path / "probe" / "file.pth"
+                other.cut_after = [1, *[0] * ATTEMPTS]
+                with pytest.raises(BevnextError):
+                    get(other, probe)
+            mark.write_text((probe.parent / "file.pth.part.mark").read_text())
+        get(served, target)
+    assert target.read_bytes() == served.content
+
+
+def test_a_busy_server_is_asked_again_and_a_refusal_is_told(tmp_path: Path) -> None:
+    with serve(Served(CONTENT, answers=[503, 429])) as served:
+        get(served, tmp_path / "file.pth")
+    assert (tmp_path / "file.pth").read_bytes() == CONTENT
+    with serve(Served(CONTENT, answers=[404])) as served, pytest.raises(BevnextError, match="404") as caught:
+        get(served, tmp_path / "other.pth")
+    assert "--address" in caught.value.fix
+    assert len(served.ranges) == 1
+
+
+def test_no_server_at_all(tmp_path: Path) -> None:
+    with serve(Served(CONTENT)) as served:
+        pass
+    with pytest.raises(BevnextError, match=f"{ATTEMPTS} times"):
+        get(served, tmp_path / "file.pth")
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with (tmp_path / "file.pth.part").open("ab") as held, serve(Served(CONTENT)) as served:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BevnextError, match="another process"):
+            get(served, tmp_path / "file.pth")

@@ -28,6 +28,7 @@ from .norm_switch import NormSwitch
 from .optimizer import set_rate
 from .schedule import rate_factor
 from .state import TrainingState
+from .step_clock import StepClock, noted_all_reduce
 from .world import World
 
 # As published: batch-norm statistics stay each process's own. Newer torch has a new name for it.
@@ -69,6 +70,7 @@ class Trainer:
         self._statistics = list(state.detector.buffers()) if skips else []
         self._statistics_before = [buffer.clone() for buffer in self._statistics]
         self._norms = NormSwitch(recipe.engine, plan, world)
+        self.clock = StepClock(world.device)
         self.network: nn.Module = state.detector
         if world.size > 1:
             self.network = DistributedDataParallel(
@@ -76,6 +78,7 @@ class Trainer:
                 gradient_as_bucket_view=True,
                 **_BUFFERS_STAY_LOCAL,
             )
+            self.network.register_comm_hook(self.clock, noted_all_reduce)
 
     def train_step(self, micro_batches: Sequence[Batch], stop: bool = False) -> StepReport:
         """One optimiser step on this process's micro-batches.
@@ -94,7 +97,10 @@ class Trainer:
         if self._statistics:
             torch._foreach_copy_(self._statistics_before, self._statistics)
         learning_rate = set_rate(state.optimizer, rate_factor(self.recipe.schedule, state.step, self.plan.total_steps))
-        normaliser = self.world.sum(torch.stack([state.detector.normaliser(batch) for batch in micro_batches]).sum(0))
+        self.clock.begin("forward")
+        own_counts = torch.stack([state.detector.normaliser(batch) for batch in micro_batches]).sum(0)
+        self.clock.begin("all_reduce")
+        normaliser = self.world.sum(own_counts)
         terms: dict[str, Tensor] = {}
         own_losses = []
         for number, batch in enumerate(micro_batches, start=1):
@@ -102,12 +108,15 @@ class Trainer:
                 found = self.forward_backward(batch, normaliser)
             terms = {name: value + terms[name] if terms else value for name, value in found.items()}
             own_losses.append(torch.stack(list(found.values())).sum())
+        self.clock.begin("optimizer")
         state.scaler.unscale_(state.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_norm)
         damaged = any(batch.damaged for batch in micro_batches)
         flags = torch.tensor([stop, damaged], dtype=torch.float32, device=grad_norm.device)
+        self.clock.begin("all_reduce")
         sums = self.world.sum(torch.cat([torch.stack([value.float() for value in terms.values()]), flags]))
         *values, stops, damages, norm = torch.cat([sums, grad_norm.float()[None]]).tolist()
+        self.clock.begin("optimizer")
         fault = self._fault(sum(values), norm, micro_batches, own_losses, normaliser)
         if fault is None:
             state.scaler.step(state.optimizer)
@@ -118,18 +127,22 @@ class Trainer:
         state.step += 1
         if state.average and fault is None:
             state.average.update(state.step)
+        self.clock.begin("other")
         terms_of_step = dict(zip(terms, values, strict=True))
         return StepReport(sum(values), terms_of_step, learning_rate, norm, stops > 0, damages > 0, fault)
 
     def forward_backward(self, batch: Batch, normaliser: Tensor) -> dict[str, Tensor]:
         """Add one micro-batch's gradient; returns its loss terms, detached."""
+        self.clock.begin("forward")
         device = self.world.device.type
         autocast = torch.autocast(device, _AUTOCAST.get(self.plan.precision), enabled=self.plan.precision in _AUTOCAST)
         with autocast:
             outputs = self.network(batch)
         terms = self.state.detector.loss(outputs, batch, normaliser)
         loss = torch.stack(list(terms.values())).sum() * self.world.size
+        self.clock.begin("backward")
         self.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.clock.end_backward()
         return {name: term.detach() for name, term in terms.items()}
 
     def _hold_gradients(self, unless: bool) -> AbstractContextManager[None]:

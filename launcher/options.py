@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 Function = Callable[..., Any]
-DEFAULT_IMAGE: Final = "bevnext-sam2:latest"
+DEFAULT_IMAGE: Final = "bevnext-sam2:0.1.0"
 DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
 
 

@@ -32,6 +32,8 @@ RECIPE: Final = "docker_recipe.yaml"
 RUN_LABEL: Final = "bevnext-sam2.run"
 PASSED_ON: Final = ("AWS_", "FSSPEC_S3_", "GLOO_", "NCCL_", "TORCH_NCCL_")
 """Beginnings of the names of environment variables that a container gets from the caller."""
+PATHS: Final = ("_BUNDLE", "_FILE")
+"""Ends of the names of those that stay behind: they are paths of the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def start_command(container: Container) -> list[str]:
 def _service(container: Container) -> dict[str, Any]:
     request, plan = container.request, container.run.plan
     devices = [{"driver": "nvidia", "device_ids": list(container.gpus), "capabilities": ["gpu"]}]
-    environment = sorted(name for name in os.environ if name.startswith(PASSED_ON))
+    environment = sorted(name for name in os.environ if name.startswith(PASSED_ON) and not name.endswith(PATHS))
     network: dict[str, Any] = {}
     if request.network == "host":
         network = {"network_mode": "host", "networks": _Reset()}
@@ -150,17 +152,15 @@ def _service(container: Container) -> dict[str, Any]:
         network = {"networks": _Replaced([_literal(request.network)])}
     return {
         "image": _literal(request.image),
-        "entrypoint": ["bevnext-sam2"],
-        "command": [_literal(argument) for argument in container.arguments],
+        "command": ["bevnext-sam2", *(_literal(argument) for argument in container.arguments)],
         "user": "{}:{}".format(*container.user),
         "working_dir": _literal(str(Path.cwd())),  # relative paths mean the same inside, too
-        "environment": [*environment, "HOME=/tmp"],
+        "environment": environment,
         "labels": {RUN_LABEL: _literal(str(container.run.choices.run_dir))},
         "volumes": _Replaced(mount.as_compose() for mount in container.mounts),
         "shm_size": shared_memory_needed(plan),
         "stop_grace_period": f"{container.stop_seconds}s",
         "stop_signal": "SIGTERM",
-        "init": True,
         "restart": "no",
         "deploy": {"resources": {"reservations": {"devices": _Replaced(devices if container.gpus else [])}}},
         **network,
@@ -179,7 +179,7 @@ def _inside(request: TrainRequest, run: PlannedRun) -> TrainRequest:
         overrides=(),
         data_root=data.root if not data.made_on_demand else None,
         version=data.version if not data.made_on_demand else None,
-        index_dir=data.index_dir,
+        index_dir=data.header.parents[1],  # the image has a default of its own
         device=plan.device_kind,
         gpus=None,
         num_gpus=local if on_gpus else None,

@@ -75,7 +75,9 @@ def train_in_container(request: TrainRequest) -> int:
 def plan_container(request: TrainRequest) -> Container:
     """The container that a request means."""
     run = plan_run(decide(request))
-    return make_container(request, run, _uuids(run.plan), _user(run.choices.run_dir))
+    container = make_container(request, run, _uuids(run.plan), _user(run.choices.run_dir))
+    _check_rights(container)
+    return container
 
 
 class Attendance:
@@ -157,15 +159,20 @@ def _user(run_dir: Path) -> tuple[int, int]:
     if os.getuid() != 0:
         return os.getuid(), os.getgid()
     existing = next((folder for folder in (run_dir, run_dir.parent) if folder.exists()), None)
-    if existing is None:
-        return USER, USER
-    owner = existing.stat()
-    if owner.st_uid == 0:
-        raise UsageError(
-            f"{existing} belongs to root, and containers do not run as root",
-            fix=f"sudo chown -R {USER}:{USER} {quoted([str(existing)])}, or name another --output-dir",
-        )
-    return owner.st_uid, owner.st_gid
+    owner = None if existing is None else existing.stat()
+    return (owner.st_uid, owner.st_gid) if owner and owner.st_uid else (USER, USER)
+
+
+def _check_rights(container: Container) -> None:
+    """Raise `UsageError` where the container could not write what it must."""
+    user, group = container.user
+    folders = [mount.folder for mount in container.mounts if mount.writable]
+    for folder in (*folders, container.run.choices.run_dir):
+        if folder.exists() and folder.stat().st_uid != user and (os.getuid() == 0 or not os.access(folder, os.W_OK)):
+            raise UsageError(
+                f"{folder} belongs to user {folder.stat().st_uid}, and the container runs as {user} (never as root)",
+                fix=f"sudo chown -R {user}:{group} {quoted([str(folder)])}, or name another folder",
+            )
 
 
 def _prepare_folders(container: Container) -> None:

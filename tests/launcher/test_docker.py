@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from configs.errors import ExitCode, UsageError
+from configs.errors import ExitCode
 from launcher.backends import docker, docker_run
 from launcher.backends.docker import Container, make_container, override_text
 from launcher.main import command_line, run
@@ -86,7 +86,6 @@ def test_memory_and_time_to_save_follow_the_plan(root: Path) -> None:
     given = service(made)
     assert given["shm_size"] >= made.run.plan.shared_memory_bytes > 0
     assert int(given["stop_grace_period"].removesuffix("s")) > 100
-    assert given["init"] is True
     assert given["user"] == "1234:1235"
 
 
@@ -162,8 +161,10 @@ def test_compose_changes_nothing_in_names(root: Path) -> None:
 
 def test_secrets_are_named_and_not_written_down(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tell nobody")
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/a/path/of/the/host")
     made = container(data_root=root)
     assert "AWS_SECRET_ACCESS_KEY" in service(made)["environment"]
+    assert "AWS_CA_BUNDLE" not in service(made)["environment"]
     assert "tell nobody" not in override_text(made)
 
 
@@ -224,7 +225,10 @@ def test_start_follow_and_clean_up(
         *("run", "--detach", "--no-deps", "--name", "mine", "train"),
     ]
     assert calls(engine)[-1] == ["rm", "--force", "mine"]
-    assert yaml.load((run_dir / "docker.yaml").read_text(), _Loader)["services"]["train"]["command"][0] == "train"
+    assert yaml.load((run_dir / "docker.yaml").read_text(), _Loader)["services"]["train"]["command"][:2] == [
+        "bevnext-sam2",
+        "train",
+    ]
     assert (run_dir / "docker_recipe.yaml").is_file()
     shown = capfd.readouterr()
     assert "a step" in shown.out
@@ -370,12 +374,16 @@ def test_dry_run_shows_the_exact_commands_and_asks_nobody(
     assert list(in_empty_folder.iterdir()) == []
 
 
-def test_containers_do_not_run_as_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_containers_do_not_run_as_root(
+    root: Path, in_empty_folder: Path, engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_root = Path("/usr/share")
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    assert docker_run._user(tmp_path / "new" / "run") == (docker_run.USER, docker_run.USER)
-    owned_by_root = Path("/usr/share")
-    with pytest.raises(UsageError, match="belongs to root"):
-        docker_run._user(owned_by_root)
+    assert docker_run._user(in_empty_folder / "new" / "run") == (docker_run.USER, docker_run.USER)
+    assert docker_run._user(of_root) == (docker_run.USER, docker_run.USER)
+    line = ["train", "--docker", "--data-root", str(root), "--no-gpu", "--output-dir", str(of_root), "--dry-run"]
+    assert run(line) == ExitCode.BAD_USAGE
+    assert "sudo chown -R 1000:1000 /usr/share" in capsys.readouterr().err
     monkeypatch.setattr(os, "getuid", lambda: 500)
     monkeypatch.setattr(os, "getgid", lambda: 501)
-    assert docker_run._user(owned_by_root) == (500, 501)
+    assert docker_run._user(of_root) == (500, 501)

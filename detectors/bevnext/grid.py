@@ -54,6 +54,11 @@ class BevGrid:
         """Cells of one sample's BEV raster."""
         return self.y.cells * self.x.cells
 
+    def holds(self, points: Tensor) -> Tensor:
+        """Whether points `[..., 3]` (metres) lie above or below a cell of the raster."""
+        x, y = (axis.coordinate(points[..., i]).floor() for i, axis in enumerate((self.x, self.y)))
+        return self.x.holds(x) & self.y.holds(y)
+
 
 @dataclass(frozen=True, slots=True)
 class DepthBins:

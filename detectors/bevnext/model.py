@@ -169,7 +169,7 @@ class BEVNeXt(Detector):
         depth = depth_loss(at_least_float32(outputs.depth), batch.depth.flatten(0, 1), self.bins, known_cells)
         terms = {"loss_depth": self.config.depth.loss_weight * depth}
         if self.config.perspective:
-            classes = classes_in_perspective(batch, self.bins)
+            classes = classes_in_perspective(batch, self.bins, self.grid)
             terms["loss_perspective"] = self.config.perspective.loss_weight * perspective_loss(
                 at_least_float32(outputs.context), classes, self.config.perspective.class_weights, known_cells
             )

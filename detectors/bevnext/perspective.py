@@ -1,7 +1,8 @@
 """Perspective supervision: which class each image cell shows, taught before anything is lifted.
 
 A LiDAR point that fell into an image cell and lies in a box names that cell's class; one outside all boxes names it
-background. Needs nothing but what depth supervision has.
+background, if the BEV raster holds it: of what stands beyond, the boxes are not known. Needs nothing but what depth
+supervision has.
 
 Shape legend: B batch, N cameras, h w image cells, K boxes of a sample.
 """
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from configs.nuscenes import CLASSES
-from detectors.bevnext.grid import DepthBins
+from detectors.bevnext.grid import BevGrid, DepthBins
 from detectors.bevnext.losses import depth_foreground
 from detectors.interface import CameraBatch
 from detectors.layers.resnet import FINEST_STRIDE
@@ -31,15 +32,15 @@ ABOVE_GROUND: Final = 0.1
 
 
 @torch.no_grad()
-def classes_in_perspective(batch: CameraBatch, bins: DepthBins) -> Tensor:
+def classes_in_perspective(batch: CameraBatch, bins: DepthBins, grid: BevGrid) -> Tensor:
     """int64 `[B*N, h, w]`: class of the box that the cell's LiDAR point lies in, `BACKGROUND`, or `UNKNOWN`."""
+    points_of_all = _points_in_bev(batch)
     classes = torch.full_like(batch.depth, BACKGROUND, dtype=torch.int64)
-    for sample, (points, boxes, labels) in enumerate(
-        zip(_points_in_bev(batch), batch.boxes, batch.labels, strict=True)
-    ):
+    classes.masked_fill_(~grid.holds(points_of_all), UNKNOWN)
+    for sample, (points, boxes, labels) in enumerate(zip(points_of_all, batch.boxes, batch.labels, strict=True)):
         if len(boxes):
             on_box, box = _inside(points.flatten(0, 2), boxes).max(1)
-            found = labels[box].where(on_box, BACKGROUND)
+            found = labels[box].where(on_box, classes[sample].flatten())
             classes[sample] = found.view_as(classes[sample])
     return classes.masked_fill_(~depth_foreground(batch.depth, bins), UNKNOWN).flatten(0, 1)
 

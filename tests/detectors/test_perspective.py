@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from small_model import DATA, MODEL, random_batch, sample_of
 
 from configs.errors import UsageError
-from configs.schema import PerspectiveConfig
+from configs.schema import BevGridConfig, PerspectiveConfig
 from detectors import build_detector
-from detectors.bevnext.grid import DepthBins
+from detectors.bevnext.grid import BevGrid, DepthBins
 from detectors.bevnext.perspective import BACKGROUND, UNKNOWN, classes_in_perspective, perspective_loss
 
 BINS = DepthBins(1.0, 1.0, 59)
+GRID = BevGrid.of(BevGridConfig(x=(-100.0, 100.0, 1.0), y=(-100.0, 100.0, 1.0)))
 TAUGHT = MODEL.model_copy(update={"perspective": PerspectiveConfig()})
 ALONE = MODEL.model_copy(update={"perspective": PerspectiveConfig(only=True)})
 BUS, AHEAD = 3, 20.0
@@ -38,7 +39,7 @@ def test_points_on_a_box_name_its_class_and_others_the_background():
     batch.depth[0, 0, middle[0], 0] = AHEAD  # at the left edge of the image, beside the bus
     batch.depth[0, 3][middle] = AHEAD  # behind the car
     batch.depth[0, 1][middle] = 60.5  # beyond the last bin
-    classes = classes_in_perspective(batch, BINS).view(6, *batch.depth.shape[2:])
+    classes = classes_in_perspective(batch, BINS, GRID).view(6, *batch.depth.shape[2:])
     assert classes[0][middle] == BUS
     assert classes[0, middle[0], 0] == BACKGROUND
     assert classes[3][middle] == BACKGROUND
@@ -51,7 +52,18 @@ def test_the_ground_in_front_of_a_box_is_background():
     below = rows - 1
     ray = (8 * below + 3.5 - DATA.image_size[0] / 2) / (0.6 * DATA.image_size[1])
     batch.depth[0, 0, below, batch.depth.shape[3] // 2] = 1.6 / ray
-    assert set(classes_in_perspective(batch, BINS).flatten().tolist()) == {UNKNOWN, BACKGROUND}
+    assert set(classes_in_perspective(batch, BINS, GRID).flatten().tolist()) == {UNKNOWN, BACKGROUND}
+
+
+@pytest.mark.parametrize(("metres", "known"), [(17.0, {BUS}), (25.0, {BUS, BACKGROUND})])
+def test_beyond_the_raster_there_is_no_background(metres, known):
+    """What stands there may well be an object, whose box is not among the targets."""
+    batch = bus_ahead()
+    row, column = batch.depth.shape[2] // 2, batch.depth.shape[3] // 2
+    batch.depth[0, 0, row, column] = AHEAD - 1.4
+    batch.depth[0, 0, row, 0] = AHEAD
+    grid = BevGrid.of(BevGridConfig(x=(-metres, metres, 1.0), y=(-metres, metres, 1.0)))
+    assert set(classes_in_perspective(batch, BINS, grid).flatten().tolist()) == {UNKNOWN, *known}
 
 
 @settings(max_examples=50, deadline=None)
@@ -75,12 +87,12 @@ def test_augmentation_of_the_frame_does_not_change_what_is_seen(scale, shift, tu
     batch.canvas_from_img[:, :, 0, 0, 3] = shift
     middle = (batch.depth.shape[2] // 2, batch.depth.shape[3] // 2)
     batch.depth[0, 0][middle] = AHEAD - 1.2
-    assert classes_in_perspective(batch, BINS).view(6, *batch.depth.shape[2:])[0][middle] == BUS
+    assert classes_in_perspective(batch, BINS, GRID).view(6, *batch.depth.shape[2:])[0][middle] == BUS
 
 
 def test_without_boxes_everything_known_is_background():
     batch = random_batch(2, objects=0)
-    classes = classes_in_perspective(batch, BINS)
+    classes = classes_in_perspective(batch, BINS, GRID)
     known = (batch.depth.flatten(0, 1) >= 1.0) & (batch.depth.flatten(0, 1) < 60.0)
     assert torch.equal(classes == BACKGROUND, known)
 

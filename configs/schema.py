@@ -218,6 +218,8 @@ class OptimizerConfig(Section):
     eps: PositiveFloat = 1e-8
     backbone_multiplier: PositiveFloat = 1.0
     clip_norm: PositiveFloat = 5.0
+    frozen: tuple[str, ...] = ()
+    """Parts of the detector that keep the weights they start with, such as `img_backbone` or `img_backbone.layer1`."""
 
 
 class ScheduleConfig(Section):
@@ -299,3 +301,13 @@ class Recipe(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _nothing_random_is_frozen(self) -> Recipe:
+        model = self.model
+        if self.optimizer.frozen and not (model.weights or model.hand_over or model.backbone.weights):
+            raise ValueError(
+                f"optimizer.frozen: {', '.join(self.optimizer.frozen)} would keep random weights",
+                "name the weights to start from, with --set model.weights=FILE",
+            )
+        return self

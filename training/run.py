@@ -25,6 +25,8 @@ from scenes.order import BatchLayout, training_order
 from .causes import explain
 from .checkpoint_writer import CheckpointWriter
 from .checkpoints import CheckpointFolder
+from .device_watch import DeviceWatch
+from .frozen_parts import freeze
 from .loop import Run, train
 from .moving_average import MovingAverage
 from .optimizer import build_optimizer
@@ -119,7 +121,7 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
         log_every = recipe.engine.log_every
         with (
             Watchdog(run_dir, world, stop, recipe.engine.guards.hang_seconds) as watchdog,
-            Reporter(run_dir, plan, log_every, state.step) if world.is_main else SilentReporter() as reporter,
+            _reporter(run_dir, plan, log_every, state.step, world) as reporter,
             CheckpointWriter(folder, reporter, _writes_beside(recipe, world)) as writer,
         ):
             for message in start.passed_over:
@@ -132,6 +134,13 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
             code = train(Run(*parts, profile=options.profile), batches)
             reporter.say(_closing(code, run_dir, state.step))
     return code
+
+
+def _reporter(run_dir: Path, plan: Plan, log_every: int, first_step: int, world: World) -> SilentReporter:
+    """One process speaks, and looks at the hardware of its machine."""
+    if not world.is_main:
+        return SilentReporter()
+    return Reporter(run_dir, plan, log_every, first_step, devices=DeviceWatch(run_dir))
 
 
 def _writes_beside(recipe: Recipe, world: World) -> bool:
@@ -153,6 +162,7 @@ def build_state(recipe: Recipe, plan: Plan, world: World, checkpoint: Path | Non
     if recipe.engine.channels_last:
         detector.to(memory_format=torch.channels_last)
     detector.train()
+    freeze(detector, recipe.optimizer.frozen)
     state = TrainingState(
         detector=detector,
         optimizer=build_optimizer(detector, recipe.optimizer, plan.learning_rate),

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from configs.errors import UsageError
 from configs.plan import Plan
 from configs.schema import EngineConfig
+from detectors.layers.synchronized_norm import synchronize_norms
 
 from .world import World
 
@@ -20,19 +20,16 @@ class NormSwitch:
     """Turns the batch norms of a detector when their epoch comes. Alone there is nothing to do."""
 
     def __init__(self, engine: EngineConfig, plan: Plan, world: World) -> None:
-        """Raises `UsageError` where the devices have no synchronised batch norm."""
         self.first_step: int | None = None
-        if engine.sync_bn is None or world.size == 1:
-            return
-        if world.device.type == "cpu":
-            raise UsageError(
-                f"engine.sync_bn: torch has no batch norm over {world.size} processes on the CPU",
-                fix="--set engine.sync_bn=null, or --num-processes 1",
-            )
-        self.first_step = engine.sync_bn.from_epoch * plan.steps_per_epoch
+        if engine.sync_bn is not None and world.size > 1:
+            self.first_step = engine.sync_bn.from_epoch * plan.steps_per_epoch
+        self._on_cpu = world.device.type == "cpu"
 
     def before_step(self, detector: nn.Module, step: int) -> None:
         """To be called before each optimiser step, counted from 0."""
         if self.first_step is not None and step >= self.first_step:
-            nn.SyncBatchNorm.convert_sync_batchnorm(detector)  # type: ignore[no-untyped-call]
+            if self._on_cpu:  # torch's own is for accelerators
+                synchronize_norms(detector)
+            else:
+                nn.SyncBatchNorm.convert_sync_batchnorm(detector)  # type: ignore[no-untyped-call]
             self.first_step = None

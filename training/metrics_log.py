@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ class MetricsLog:
             if isinstance(values, dict):
                 for name, value in values.items():
                     self._board.add_scalar(f"{group}/{name}", value, step)
+
+    def curves(self, step: int, values: Mapping[str, float]) -> None:
+        """Scalars for TensorBoard alone."""
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush both."""

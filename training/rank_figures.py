@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -24,6 +25,15 @@ OWN_WORK: Final = ("data_wait", "host_to_device", "forward", "backward", "optimi
 RankFigures = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """Seconds of a process since its start."""
+
+    running: float
+    starved: float
+    """Ready to run, and no processor was free."""
+
+
 @dataclass
 class RankMeter:
     """Measures this process between two lines of the log."""
@@ -32,7 +42,7 @@ class RankMeter:
     world: World
     workers: int
     _begun: float = field(default_factory=time.perf_counter)
-    _loader_before: dict[int, float] = field(default_factory=dict)
+    _loader_before: dict[int, _Spent] = field(default_factory=dict)
 
     def all_ranks(self, steps: int) -> list[RankFigures]:
         """The figures of every process over the last `steps` steps, in rank order; collective."""
@@ -48,19 +58,27 @@ class RankMeter:
             "pid": os.getpid(),
             "device": device_name(self.world.device),
             "seconds": {phase: round(seconds[phase] / steps, 7) for phase in PHASES},
-            "loader_cpu": self._loader_cpu(window, seconds["data_wait"]),
+            **self._loader(window, seconds["data_wait"]),
             **memory_figures(self.world.device),
         }
 
-    def _loader_cpu(self, window: float, waited: float) -> float | None:
-        """How busy reading keeps its processors, 0 to 1: each worker, or this thread while it waits for itself."""
+    def _loader(self, window: float, waited: float) -> dict[str, float | None]:
+        """Shares of time, 0 to 1, in which a reader computes and in which it waits for a processor.
+
+        Readers are the workers, or this thread while it waits for what it reads itself. The rest of the time they wait
+        for a disk, or have nothing to do.
+        """
         if not self.workers:
             busy, self.clock.waiting_cpu = self.clock.waiting_cpu, 0.0
-            return min(1.0, busy / waited) if waited else None
-        spent = {pid: seconds for pid in _loader_processes() if (seconds := _processor_seconds(pid)) is not None}
-        known = [spent[pid] - self._loader_before[pid] for pid in spent if pid in self._loader_before]
-        self._loader_before = spent
-        return min(1.0, statistics.mean(known) / window) if known and window > 0 else None
+            return {"loader_cpu": min(1.0, busy / waited) if waited else None, "loader_starved": None}
+        spent = {pid: seconds for pid in _loader_processes() if (seconds := _spent(pid)) is not None}
+        before, self._loader_before = self._loader_before, spent
+        known = [(spent[pid], before[pid]) for pid in spent if pid in before]
+        if not known or window <= 0:
+            return {"loader_cpu": None, "loader_starved": None}
+        running = statistics.mean(now.running - then.running for now, then in known)
+        starved = statistics.mean(now.starved - then.starved for now, then in known)
+        return {"loader_cpu": min(1.0, running / window), "loader_starved": min(1.0, starved / window)}
 
 
 def straggler(ranks: Sequence[RankFigures]) -> tuple[float, int] | None:
@@ -68,7 +86,7 @@ def straggler(ranks: Sequence[RankFigures]) -> tuple[float, int] | None:
     if len(ranks) < 2:
         return None
     work = [own_work(one["seconds"]) for one in ranks]
-    middle = statistics.median(work)
+    middle = statistics.median_low(work)
     slowest = max(range(len(work)), key=work.__getitem__)
     return (work[slowest] / middle, int(ranks[slowest]["rank"])) if middle > 0 else None
 
@@ -112,9 +130,10 @@ def _loader_processes() -> list[int]:
     return [process.pid for process in multiprocessing.active_children() if process.pid is not None]
 
 
-def _processor_seconds(pid: int) -> float | None:
+def _spent(pid: int) -> _Spent | None:
+    """Of the kernel's own account; `None` where it keeps none, and for a process that has just ended."""
     try:
-        times = psutil.Process(pid).cpu_times()
-    except psutil.Error:  # it has just ended
+        running, starved, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    except (OSError, ValueError):
         return None
-    return float(times.user + times.system)
+    return _Spent(int(running) / 1e9, int(starved) / 1e9)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from configs import run_directory
 from configs.plan import Plan
 
+from .device_watch import DeviceWatch
 from .fault import StepFault
 from .metrics_log import MetricsLog
 from .rank_figures import RankFigures, mean_seconds, straggler
@@ -90,10 +91,17 @@ class Reporter(SilentReporter):
 
     Args:
         console: where to; a live progress line is shown if it is a terminal.
+        devices: looks at the hardware meanwhile; its figures go beside the run's.
     """
 
     def __init__(
-        self, run_dir: Path, plan: Plan, log_every: int, first_step: int, console: Console | None = None
+        self,
+        run_dir: Path,
+        plan: Plan,
+        log_every: int,
+        first_step: int,
+        console: Console | None = None,
+        devices: DeviceWatch | None = None,
     ) -> None:
         self.plan = plan
         self.log_every = log_every
@@ -101,6 +109,7 @@ class Reporter(SilentReporter):
         self.console = console or Console(file=sys.stdout, soft_wrap=True, highlight=False)
         self._log = (run_dir / run_directory.LOG).open("a", encoding="utf-8", buffering=1)
         self._metrics = MetricsLog(run_dir, first_step)
+        self._devices = devices
         self._window = _Window()
         self._progress, self._task = self._live_line(first_step)
 
@@ -139,6 +148,8 @@ class Reporter(SilentReporter):
 
     def close(self) -> None:
         self._progress.stop()
+        if self._devices is not None:
+            self._devices.close()
         self._metrics.close()
         self._log.close()
 
@@ -164,6 +175,10 @@ class Reporter(SilentReporter):
         terms = {name: value / window.steps for name, value in window.terms.items()}
         more = {"seconds": mean_seconds(ranks), "ranks": list(ranks)} if ranks else {}
         self._metrics.write("train", step, figures, epoch=self._epoch(step), terms=terms, **more)
+        hardware = self._devices.take() if self._devices is not None else None
+        if hardware is not None:
+            self._metrics.write("devices", step, {}, **hardware.line())
+            self._metrics.curves(step, hardware.curves())
         text = (
             f"epoch {self._epoch(step):.2f}/{self.plan.epochs}  loss {figures['loss']:.3f}  "
             f"lr {report.learning_rate:.2e}  |g| {figures['grad_norm']:.2f}  {rate:.1f} samples/s  "

@@ -3,9 +3,17 @@ PYTHON ?= .venv/bin/python
 KILLS ?= 200
 TRIALS ?= 50
 
-.PHONY: help soak signals equivalence
+.PHONY: help build train-ddp monitor soak signals equivalence
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
+build: ## the image (scripts/build.sh)
+	scripts/build.sh
+train-ddp: ## train in a container; DATA_PATH GPUS GPUS_IDS BATCH EPOCHS CONFIG RESUME DETACH=1
+	scripts/train_ddp_docker.sh $(if $(DATA_PATH),--data-path "$(DATA_PATH)") $(if $(GPUS),--num-gpus $(GPUS)) \
+		$(if $(GPUS_IDS),--gpus $(GPUS_IDS)) $(if $(BATCH),--batch-size $(BATCH)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
+		$(if $(CONFIG),--config "$(CONFIG)") $(if $(RESUME),--resume "$(RESUME)") $(if $(DETACH),--detach)
+monitor: ## what the GPUs and the runs are doing
+	scripts/run.sh monitor
 soak: ## kill runs at random moments KILLS times, compare them bit by bit
 	$(PYTHON) tests/soak/kills.py --kills $(KILLS) --out benchmarks/results/soak.json
 signals: ## the signal matrix, TRIALS for each signal and target

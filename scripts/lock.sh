@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Writes the lock files again from pyproject.toml. Needs uv (`pip install uv`).
 #
-#   requirements/torch.lock   torch, torchvision and their CUDA packages: the part that `--torch` replaces
-#   requirements/sam2.lock    sam2 and what only it needs: the only packages that come as source
-#   requirements/base.lock    everything else, the extra `dev` included: wheels only
+#   requirements/torch.lock     torch, torchvision and their CUDA packages: the part that `--torch` replaces
+#   requirements/sam2.lock      sam2 and what only it needs: the only packages that come as source
+#   requirements/base.lock      everything else that the commands need, the extra `s3` included: wheels only
+#   requirements/dev.lock       what only the extra `dev` needs; not in the image
+#   requirements/notebook.lock  what only the extra `notebook` needs
 #
 # They hold for Python 3.10 to 3.12 on Linux and carry hashes; none names an index, so that mirrors work.
 set -euo pipefail
@@ -13,23 +15,30 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 resolve() { # output, flags...
-    uv pip compile pyproject.toml --extra dev --constraint requirements/torch.in --universal --python-version 3.10 \
+    uv pip compile pyproject.toml --constraint requirements/torch.in --universal --python-version 3.10 \
         --no-emit-index-url --no-annotate --quiet --custom-compile-command scripts/lock.sh \
         --output-file "$1" "${@:2}"
 }
 names() { grep -oP '^[A-Za-z0-9_.-]+(?===)' "$1" | sort -u; }
-without() { sed 's/^/--no-emit-package=/' "$1"; }
-
-resolve "$work/all" --extra sam2
-resolve "$work/no_sam2"
-names "$work/all" | grep -E '^(torch|torchvision|triton|nvidia-.*|cuda-.*)$' | grep -v '^nvidia-ml-py$' >"$work/torch"
-comm -23 <(names "$work/all") <(names "$work/no_sam2") >"$work/sam2"
-comm -23 <(names "$work/no_sam2") "$work/torch" >"$work/base"
-
-lock() { # name, the lists of packages to leave out...
-    mapfile -t flags < <(for list in "${@:2}"; do without "$work/$list"; done)
-    resolve "requirements/$1.lock" --extra sam2 --constraint "$work/all" --generate-hashes "${flags[@]}"
+with_extras() { # output, extras...: names of the packages, in the versions that all extras agree on
+    resolve "$work/resolved" --constraint "$work/all" "${@:2}"
+    names "$work/resolved" >"$1"
 }
-lock torch sam2 base
-lock sam2 torch base
-lock base torch sam2
+
+resolve "$work/all" --extra s3 --extra sam2 --extra dev --extra notebook
+with_extras "$work/needed" --extra s3
+for extra in sam2 dev notebook; do
+    with_extras "$work/with_$extra" --extra s3 --extra "$extra"
+    comm -23 "$work/with_$extra" "$work/needed" >"$work/$extra"
+done
+grep -E '^(torch|torchvision|triton|nvidia-.*|cuda-.*)$' "$work/needed" | grep -v '^nvidia-ml-py$' >"$work/torch"
+comm -23 "$work/needed" "$work/torch" >"$work/base"
+
+names "$work/all" >"$work/names"
+lock() { # name of the lock file, flags...
+    mapfile -t others < <(comm -23 "$work/names" "$work/$1" | sed 's/^/--no-emit-package=/')
+    resolve "requirements/$1.lock" --extra s3 --constraint "$work/all" --generate-hashes "${@:2}" "${others[@]}"
+}
+lock torch
+lock base
+for extra in sam2 dev notebook; do lock "$extra" --extra "$extra"; done

@@ -1,49 +1,163 @@
 #!/usr/bin/env bash
-# The project's one door: sets up what is missing, then runs a command in the project's own environment.
+# The project's one door: sets up what is missing, then runs a command in the project's own environment or in a container.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 usage() {
     cat <<'TXT'
-usage: scripts/run.sh [--torch BUILD] [--python PROGRAM] MODE [ARGUMENTS]
+usage: scripts/run.sh [OPTIONS] MODE [ARGUMENTS]
 
   quickstart        synthetic set, plan, training on 2 processes, evaluation, pictures, report (no data, no GPU needed)
   test              all checks that need neither GPU nor Docker: format, types, import arrows, tests
   train, eval, infer, report, plan, data, doctor, bench
                     the subcommand of bevnext-sam2 of that name; ARGUMENTS go to it
+  train-multi-gpu   train on all GPUs, and nothing else
+  train-download    get the data set first (docker-with-data.sh download), then train
+  train-s3          train --data-root s3://... (--data-root is needed)
+  validate          eval
   validate-nuscenes find every fault of a dataset (data check)
+  inference         infer
+  demo              the guided tour: quickstart
+  test-model        the tests of the networks, and one epoch of the smallest recipe
+  dev               JupyterLab with the notebooks, on 127.0.0.1, with a token that it shows [--port 8888]
+  tensorboard       curves and pictures of all runs, on 127.0.0.1 [--port 6006] [--output-dir outputs]
+  monitor           what the GPUs and the runs are doing
   shell             a shell inside the environment
+  build-container, build-fast, build-full
+                    the image (scripts/build.sh); data sets are never baked in
 
+  --native          in the environment .venv of the checkout, which the first call sets up    [default]
+  --docker          in a container; `train` makes its plan here first
+  --dry-run         show what would run, and stop (train: with its plan)
   --torch BUILD     torch build for the set-up: default, cpu, cu126, cu128, ... (see scripts/set_up.sh --help)
   --python PROGRAM  interpreter for the set-up, Python 3.10 to 3.12
-
-The first call sets up .venv in the checkout; later calls start at once.
 TXT
 }
+fail() { printf 'error: %s\n  fix: %s\n' "$1" "${2:-see scripts/run.sh --help}" >&2; exit 2; }
 
 set_up=()
+where=native
+dry_run=
 while [ $# -gt 0 ]; do
     case $1 in
-        --torch | --python) [ $# -ge 2 ] || { printf 'error: %s needs a value\n  fix: see scripts/run.sh --help\n' "$1" >&2; exit 2; }
+        --torch | --python) [ $# -ge 2 ] || fail "$1 needs a value"
             set_up+=("$1" "$2") && shift 2 ;;
+        --native | --docker) where=${1#--} && shift ;;
+        --dry-run) dry_run=yes && shift ;;
         *) break ;;
     esac
 done
 mode=${1:-}
 [ $# -gt 0 ] && shift
+
+# The old names, and where the work is done may also stand behind the mode.
+arguments=()
+for argument in "$@"; do
+    case $argument in
+        --native | --docker) where=${argument#--} ;;
+        --dry-run) dry_run=yes ;;
+        *) arguments+=("$argument") ;;
+    esac
+done
 case $mode in
     -h | --help | help) usage && exit 0 ;;
     "") usage >&2 && exit 2 ;;
-    quickstart | test | train | eval | infer | report | plan | data | doctor | bench | validate-nuscenes | shell) ;;
-    *) printf "error: unknown mode '%s'\n  fix: see scripts/run.sh --help\n" "$mode" >&2 && exit 2 ;;
+    train-multi-gpu) mode=train && arguments=(--device cuda "${arguments[@]}") ;;
+    train-s3) mode=train && [[ " ${arguments[*]}" = *" --data-"*s3://* ]] || fail "train-s3 needs a data set on S3" "add --data-root s3://BUCKET/FOLDER" ;;
+    train-download) exec "$root/scripts/docker-with-data.sh" download "--$where" ${dry_run:+--dry-run} "${arguments[@]}" -- train --resume auto ;;
+    validate) mode="eval" ;;
+    validate-nuscenes) mode=data && arguments=(check "${arguments[@]}") ;;
+    inference) mode=infer ;;
+    demo) mode=quickstart ;;
+    build-full) printf 'note: data sets are mounted, never baked into an image: they are large, and not ours to pass on\n' >&2 ;;&
+    build-container | build-fast | build-full) exec "$root/scripts/build.sh" ${dry_run:+--dry-run} "${arguments[@]}" ;;
+    quickstart | test | train | eval | infer | report | plan | data | doctor | bench | test-model | dev | tensorboard | monitor | shell) ;;
+    *) fail "unknown mode '$mode'" ;;
 esac
 
-"$root/scripts/set_up.sh" --venv "$root/.venv" "${set_up[@]}"
-export PATH="$root/.venv/bin:$PATH"
+run() { # show it, or become it
+    if [ -n "$dry_run" ]; then
+        printf '%q ' "$@" && printf '\n'
+    else
+        exec "$@"
+    fi
+}
+set_up() { [ -n "$dry_run" ] && [ "$mode" != train ] || "$root/scripts/set_up.sh" --venv "$root/.venv" "${set_up[@]}" "$@"; }
 
+mount_data() { # a data set of the host is mounted at /data
+    local i
+    for i in "${!arguments[@]}"; do
+        case ${arguments[i]} in
+            --data-root | --data-path)
+                [[ ${arguments[i + 1]:-} != s3://* ]] || continue
+                BEVNEXT_SAM2_DATA_ROOT=$(realpath --canonicalize-missing --no-symlinks "${arguments[i + 1]:-}")
+                export BEVNEXT_SAM2_DATA_ROOT
+                arguments[i + 1]=/data ;;
+        esac
+    done
+}
+
+in_container() {
+    if [ "$(id -u)" != 0 ]; then
+        export BEVNEXT_SAM2_UID=${BEVNEXT_SAM2_UID:-$(id -u)} BEVNEXT_SAM2_GID=${BEVNEXT_SAM2_GID:-$(id -g)}
+    fi
+    case $mode in
+        train)
+            # The full environment where it is there, else the few packages that a plan needs: torch is in the image.
+            if [ ! -e "$root/.venv/bevnext_sam2_set_up" ]; then
+                "$root/scripts/set_up.sh" --launcher --venv "$root/.venv-launcher" "${set_up[@]}"
+                PATH="$root/.venv-launcher/bin:$PATH"
+            fi
+            exec bevnext-sam2 train --docker ${dry_run:+--dry-run} "${arguments[@]}" ;;
+        test | test-model) fail "$mode runs in the checkout, not in an image" "leave out --docker" ;;
+        plan) fail "a plan is made on the host" "leave out --docker; \`train --docker --dry-run\` shows the container, too" ;;
+        dev | tensorboard) run docker compose --project-directory "$root" up "${arguments[@]}" "$mode" ;;
+        shell) run docker compose --project-directory "$root" run --rm shell "${arguments[@]}" ;;
+        *)
+            mount_data
+            run docker compose --project-directory "$root" run --rm --no-TTY bevnext-sam2 "$mode" "${arguments[@]}" ;;
+    esac
+}
+
+port_and_rest() { # default port: sets port and rest from the arguments
+    port=$1 rest=()
+    set -- "${arguments[@]}"
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --port) [ $# -ge 2 ] || fail "--port needs a number"
+                port=$2 && shift 2 ;;
+            --jupyter) shift ;;
+            *) rest+=("$1") && shift ;;
+        esac
+    done
+    [[ $port =~ ^[0-9]+$ ]] || fail "--port $port is not a number"
+}
+
+export PATH="$root/.venv/bin:$PATH"
+if [ "$where" = docker ]; then
+    in_container
+    exit
+fi
 case $mode in
-    test) cd "$root" && exec "$root/scripts/check.sh" "$@" ;;
-    shell) cd "$root" && exec "${SHELL:-bash}" "$@" ;;
-    validate-nuscenes) exec bevnext-sam2 data check "$@" ;;
-    *) exec bevnext-sam2 "$mode" "$@" ;;
+    dev) set_up --notebook ;;
+    *) set_up ;;
+esac
+case $mode in
+    train) exec bevnext-sam2 train ${dry_run:+--dry-run} "${arguments[@]}" ;;
+    test) cd "$root" && run "$root/scripts/check.sh" "${arguments[@]}" ;;
+    test-model)
+        cd "$root"
+        [ -n "$dry_run" ] || "$root/scripts/check.sh" tests/detectors
+        run python "$root/scripts/test_single_gpu.py" "${arguments[@]}" ;;
+    shell) cd "$root" && run "${SHELL:-bash}" "${arguments[@]}" ;;
+    dev)
+        port_and_rest 8888
+        # A token on the command line wins over a configuration that has emptied it.
+        token=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
+        run jupyter lab --no-browser --ip=127.0.0.1 --port="$port" --ServerApp.root_dir="$root/notebooks" \
+            --IdentityProvider.token="$token" "${rest[@]}" ;;
+    tensorboard)
+        port_and_rest 6006
+        run tensorboard --host 127.0.0.1 --port "$port" --logdir "$PWD/outputs" "${rest[@]}" ;;
+    *) run bevnext-sam2 "$mode" "${arguments[@]}" ;;
 esac

@@ -6,12 +6,14 @@ cd "$(dirname "$0")/.."
 
 usage() {
     cat <<'TXT'
-usage: scripts/set_up.sh [--torch BUILD] [--python PROGRAM] [--venv DIR]
+usage: scripts/set_up.sh [--torch BUILD] [--python PROGRAM] [--venv DIR] [--notebook | --launcher]
 
   --torch BUILD     torch build to install: default (the package index's own, with CUDA 13, runs on a CPU too),
                     or a build of PyTorch's own index: cpu, cu126, cu128, cu130, ...   [default]
   --python PROGRAM  interpreter of the environment, Python 3.10 to 3.12   [first found]
   --venv DIR        where the environment goes   [.venv]
+  --notebook        JupyterLab as well (requirements/notebook.lock)
+  --launcher        nothing but what `plan` and `train --docker` need: 60 MB instead of 6 GB
 
 Environment: BEVNEXT_SAM2_TORCH stands in for --torch where the option is not given.
 TXT
@@ -26,6 +28,8 @@ fail() { # message, fix, exit code
 torch_build=${BEVNEXT_SAM2_TORCH:-default}
 python=""
 venv=.venv
+notebook=""
+launcher=""
 while [ $# -gt 0 ]; do
     case $1 in
         --torch | --python | --venv) [ $# -ge 2 ] || fail "$1 needs a value" "see scripts/set_up.sh --help" 2 ;;
@@ -34,6 +38,8 @@ while [ $# -gt 0 ]; do
         --torch) torch_build=$2 && shift 2 ;;
         --python) python=$2 && shift 2 ;;
         --venv) venv=$2 && shift 2 ;;
+        --notebook) notebook=yes && shift ;;
+        --launcher) launcher=yes && shift ;;
         -h | --help) usage && exit 0 ;;
         *) fail "unknown option $1" "see scripts/set_up.sh --help" 2 ;;
     esac
@@ -91,9 +97,29 @@ check_driver() {
         fail "the driver ($driver) is older than torch build '$torch_build' needs ($needed)" "update the driver, or use --torch cu126"
 }
 
-fingerprint() {
+fingerprint() { # what else is installed
     cat requirements/*.lock pyproject.toml hatch_build.py | sha256sum | cut -c1-16
-    printf '%s %s\n' "$torch_build" "$PWD"
+    printf '%s %s %s\n' "$torch_build" "$PWD" "$1"
+}
+
+# The blocks of a lock file that belong to some packages.
+locked_only() { # lock file, packages...
+    awk -v packages="${*:2}" '
+        BEGIN { n = split(packages, names, " "); for (i = 1; i <= n; i++) wanted[names[i]] }
+        /^[A-Za-z0-9]/ { keep = (substr($1, 1, index($1, "==") - 1) in wanted) }
+        keep' "$1"
+}
+
+install_launcher() {
+    local some=$venv/launcher.lock
+    locked_only requirements/base.lock annotated-types click markdown-it-py mdurl nvidia-ml-py psutil pydantic \
+        pydantic-core pygments pyyaml rich typing-extensions typing-inspection >"$some"
+    install "packages of the launcher" --require-hashes --only-binary :all: -r "$some"
+    local site
+    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    printf '%s\n' "$PWD" >"$site/bevnext_sam2.pth"
+    printf '#!/bin/sh\nexec "%s" -m launcher "$@"\n' "$(cd "$venv" && pwd)/bin/python" >"$venv/bin/bevnext-sam2"
+    chmod +x "$venv/bin/bevnext-sam2"
 }
 
 install() { # title, pip arguments...
@@ -103,7 +129,8 @@ install() { # title, pip arguments...
 }
 
 install_everything() {
-    install "1/4 Python packages (requirements/base.lock)" --require-hashes --only-binary :all: -r requirements/base.lock
+    install "1/4 Python packages (requirements/base.lock, dev.lock)" --require-hashes --only-binary :all: \
+        -r requirements/base.lock -r requirements/dev.lock
     if [ "$torch_build" = default ]; then
         install "2/4 torch (requirements/torch.lock, about 3 GB to fetch)" --require-hashes --only-binary :all: -r requirements/torch.lock
     else
@@ -143,16 +170,24 @@ PY
 }
 
 interpreter=$(find_python)
-check_driver
+[ -n "$launcher" ] || check_driver
 make_environment "$interpreter"
+kind=${launcher:+launcher}
 stamp=$venv/bevnext_sam2_set_up
-if [ "$(cat "$stamp" 2>/dev/null)" = "$(fingerprint)" ]; then
-    exit 0
-fi
 log=$venv/set_up.log
 if [ -t 1 ]; then exec 3>&1; else exec 3>"$log"; fi
-SECONDS=0
-install_everything
-verify
-fingerprint >"$stamp"
-say "done in ${SECONDS} s: $venv ($(du -sh "$venv" | cut -f1)), log in $log"
+if [ "$(cat "$stamp" 2>/dev/null)" != "$(fingerprint "$kind")" ]; then
+    SECONDS=0
+    if [ -n "$launcher" ]; then
+        install_launcher
+    else
+        install_everything
+        verify
+    fi
+    fingerprint "$kind" >"$stamp"
+    say "done in ${SECONDS} s: $venv ($(du -sh "$venv" | cut -f1)), log in $log"
+fi
+if [ -n "$notebook" ] && [ "$(cat "$stamp.notebook" 2>/dev/null)" != "$(fingerprint notebook)" ]; then
+    install "JupyterLab (requirements/notebook.lock)" --require-hashes --only-binary :all: -r requirements/notebook.lock
+    fingerprint notebook >"$stamp.notebook"
+fi

@@ -6,7 +6,8 @@ point falls into is decided by float32 rounding, so operations are in the publis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -62,6 +63,11 @@ class CameraGeometry:
             bev_rotation=batch.bev_from_ego[:, :3, :3].repeat(count, 1, 1),
             mounting=batch.ego_from_cam[:, 0, :, :3].repeat(count, 1, 1, 1),
         )
+
+    def split(self, samples: int) -> Iterator[CameraGeometry]:
+        """Cut into geometries of `samples` samples each: those of one frame after the other."""
+        columns = (getattr(self, field.name).split(samples) for field in fields(self))
+        return (CameraGeometry(*values) for values in zip(*columns, strict=True))
 
     def vector(self) -> Tensor:
         """The camera vector `[B, N, 27]` that gates the depth network.

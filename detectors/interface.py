@@ -6,6 +6,7 @@ Detectors do not import the loader: `CameraBatch` states what they read of a bat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,6 +46,25 @@ class Detections:
     """int64 `[n]`: index into `configs.nuscenes.CLASSES`."""
 
 
+class Stream(ABC):
+    """A detector on its way along scenes, in eval mode: what it made of a frame serves the samples that follow.
+
+    Frames are told apart by numbers that the caller chooses, such as rows of the index.
+    """
+
+    @abstractmethod
+    def remember(self, batch: CameraBatch, keys: Sequence[int]) -> None:
+        """Prepare what later samples use of the batch's key frames, which have these numbers."""
+
+    @abstractmethod
+    def detect(self, batch: CameraBatch, frames: Sequence[Sequence[int]]) -> Any:
+        """Raw outputs as of `Detector.forward`, from a batch whose `images` may hold the key frames alone.
+
+        `frames` are the numbers of each sample's frames, the key frame first; every other one was a key frame of a
+        batch before, and used by the last `detect`, or remembered since.
+        """
+
+
 class Detector(nn.Module, ABC):
     """A detector that can be trained by the engine and evaluated.
 
@@ -63,6 +83,10 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def loss(self, outputs: Any, batch: CameraBatch, normaliser: Tensor | None = None) -> dict[str, Tensor]:
         """Scalar loss terms; their plain sum is minimised. `normaliser` defaults to the batch's own counts."""
+
+    def stream(self) -> Stream | None:
+        """A way to run along scenes with less work than sample by sample, and equal results; `None`: there is none."""
+        return None
 
     @abstractmethod
     def decode(self, outputs: Any) -> list[Detections]:

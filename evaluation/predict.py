@@ -1,13 +1,15 @@
 """Run a detector over samples of an index, in one process or in all processes of a distributed job.
 
 The loader deals whole batches to the ranks in turn. Each is the very batch of a single process, so the result does not
-depend on the number of processes, whatever the number of samples; nothing is duplicated or padded.
+depend on the number of processes, whatever the number of samples; nothing is duplicated or padded. A detector of
+several frames goes along scenes, which are dealt whole, and makes the features of each frame once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +18,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from configs.schema import DataConfig
-from detectors.interface import Detections, Detector
+from detectors.interface import Detections, Detector, Stream
 from evaluation.global_boxes import GlobalBoxes, from_detections
 from scenes.dataset import SceneDataset
 from scenes.index import SceneIndex
 from scenes.loader import BatchLoader, evaluation_batches
+from scenes.sample import Batch
+from scenes.streams import StreamSampler, Stretch, along_scenes
 
 ProgressHook = Callable[[int, int], None]
 """Called with the batches done and the batches to do of this process."""
@@ -39,6 +43,7 @@ def predict(
     batch_size: int = 1,
     workers: int = 0,
     on_progress: ProgressHook | None = None,
+    streaming: bool = True,
 ) -> dict[str, GlobalBoxes] | None:
     """Detections of the samples `rows`, by sample token in the order of `rows`, in the global frame.
 
@@ -49,13 +54,22 @@ def predict(
         detector: the bare module (not wrapped in DDP) on `device`.
         batch_size: samples per forward pass on each device.
         workers: loader processes of each rank.
+        streaming: go along scenes where the detector can; `False` makes the features of all frames of every sample.
     """
-    dataset = SceneDataset(index, rows, data, training=False, seed=0)
     rank, world = _rank_and_world()
-    batches = evaluation_batches(
-        dataset, rank=rank, world=world, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda"
-    )
-    table = _detect(detector, batches, device, on_progress)
+    stream = detector.stream() if streaming else None
+    dataset = SceneDataset(index, rows, data, training=False, seed=0, key_images_only=stream is not None)
+    pinned = device.type == "cuda"
+    if stream is None:
+        batches = evaluation_batches(
+            dataset, rank=rank, world=world, batch_size=batch_size, workers=workers, pin_memory=pinned
+        )
+        passes: Iterator[_Pass] = (_Pass(batch, detector) for batch in batches)
+    else:
+        stretches = along_scenes(dataset, rows, batch_size, rank, world)
+        batches = BatchLoader(dataset, StreamSampler(stretches), workers, pinned)
+        passes = (_Pass(batch, _on(stream, stretch)) for batch, stretch in zip(batches, stretches, strict=True))
+    table = _detect(detector, passes, len(batches), device, on_progress)
     if world > 1:
         gathered = _gather(table, device)
         if gathered is None:
@@ -70,18 +84,36 @@ def _rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def _detect(detector: Detector, batches: BatchLoader, device: torch.device, on_progress: ProgressHook | None) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """A batch, and what makes raw outputs of it, or nothing where the batch only leads in."""
+
+    batch: Batch
+    forward: Callable[[Batch], Any]
+
+
+def _on(stream: Stream, stretch: Stretch) -> Callable[[Batch], Any]:
+    if stretch.wanted:
+        return lambda batch: stream.detect(batch, stretch.frames)
+    return lambda batch: stream.remember(batch, stretch.rows)
+
+
+def _detect(
+    detector: Detector, passes: Iterator[_Pass], count: int, device: torch.device, on_progress: ProgressHook | None
+) -> Tensor:
     """Table float64 `[boxes, 12]` of what this process found; float32 values survive in it unchanged."""
     pieces = [torch.empty(0, _COLUMNS, dtype=torch.float64)]
     was_training = detector.training
     detector.eval()
     try:
         with torch.inference_mode():
-            for done, batch in enumerate(batches, start=1):
-                found = detector.decode(detector(batch.to(device, non_blocking=True)))
-                pieces += [_to_table(one, row) for one, row in zip(found, batch.rows.tolist(), strict=True)]
+            for done, one in enumerate(passes, start=1):
+                outputs = one.forward(one.batch.to(device, non_blocking=True))
+                if outputs is not None:
+                    found = detector.decode(outputs)
+                    pieces += [_to_table(own, row) for own, row in zip(found, one.batch.rows.tolist(), strict=True)]
                 if on_progress is not None:
-                    on_progress(done, len(batches))
+                    on_progress(done, count)
     finally:
         detector.train(was_training)
     return torch.cat(pieces)

@@ -43,6 +43,7 @@ class SceneDataset(Dataset[Sample]):
         config: what to make of them.
         training: augment, drop boxes outside the range, and read the LiDAR for the depth target.
         seed: of the augmentation.
+        key_images_only: leave the images of earlier frames out (`T` is 1 in `images` alone), for who remembers them.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SceneDataset(Dataset[Sample]):
         config: DataConfig,
         training: bool,
         seed: int = 0,
+        key_images_only: bool = False,
     ) -> None:
         if any(side % config.depth_stride for side in config.image_size):
             raise UsageError(
@@ -66,6 +68,7 @@ class SceneDataset(Dataset[Sample]):
         self.config = config
         self.training = training
         self.seed = seed
+        self.key_images_only = key_images_only
         self._cameras = [CAMERAS.index(camera) for camera in config.cameras]
         self._loader = ImageLoader()
 
@@ -79,7 +82,7 @@ class SceneDataset(Dataset[Sample]):
         boxes, labels = self._boxes(frames[0], bev_transform)
         canvas_from_img = np.stack([transform.canvas_from_img() for transform in image_transforms])
         return Sample(
-            images=self._images(frames, image_transforms),
+            images=self._images(frames[:1] if self.key_images_only else frames, image_transforms),
             img_from_cam=_float32([_homogeneous(frame.intrinsics[self._cameras]) for frame in frames]),
             ego_from_cam=_float32([key_ego_from_cam(frames[0], frame)[self._cameras] for frame in frames]),
             canvas_from_img=_float32([canvas_from_img] * len(frames)),
@@ -97,12 +100,14 @@ class SceneDataset(Dataset[Sample]):
         rows = np.sort(self.rows)
         return int(rows[np.searchsorted(rows, row, side="right") % len(rows)])
 
-    def _frames(self, row: int) -> list[Frame]:
-        """The key frame and those before it; where the scene begins, the key frame stands in (as published)."""
-        frame = self.index.frame(row)
+    def frame_rows(self, row: int) -> list[int]:
+        """Rows of a sample's frames, the key frame first; where the scene begins, it stands in (as published)."""
         earliest = self.index.scene_of(row).first_row
-        before = [row - age if row - age >= earliest else row for age in range(1, self.config.frames)]
-        frames = [frame, *(frame if other == row else self.index.frame(other) for other in before)]
+        return [row - age if row - age >= earliest else row for age in range(self.config.frames)]
+
+    def _frames(self, row: int) -> list[Frame]:
+        key = self.index.frame(row)
+        frames = [key if other == row else self.index.frame(other) for other in self.frame_rows(row)]
         for one in frames:
             if one.image_size != self.config.source_size:
                 raise DataError(
@@ -122,7 +127,10 @@ class SceneDataset(Dataset[Sample]):
     def _images(self, frames: list[Frame], transforms: list[ImageTransform]) -> Tensor:
         """uint8 `[T, N, 3, H, W]`; in memory the three colours of a pixel lie together."""
         images = torch.empty(len(frames), len(self._cameras), *self.config.image_size, 3, dtype=torch.uint8)
-        for frame_images, frame in zip(images, frames, strict=True):
+        for t, (frame_images, frame) in enumerate(zip(images, frames, strict=True)):
+            if t > 0 and frame is frames[0]:
+                frame_images.copy_(images[0])
+                continue
             for out, camera, transform in zip(frame_images, self._cameras, transforms, strict=True):
                 image = self._loader.read(frame.image_paths[camera], frame.image_size)
                 transform.apply(image, self._loader, out)

@@ -12,6 +12,7 @@ from detectors.ops.deform_conv import DeformConv
 
 CAMERA_NUMBERS = 27
 ATROUS_RATES = (6, 12, 18)
+CONTEXT_GROUPS = 4
 
 
 class CameraMlp(nn.Module):
@@ -104,7 +105,10 @@ class DepthNet(nn.Module):
             nn.Conv2d(mid, bins, 1),
         )
         self.context_conv = nn.Sequential(
-            DeformConv(mid, groups=4), nn.BatchNorm2d(mid), nn.ReLU(inplace=True), nn.Conv2d(mid, model.bev.channels, 1)
+            DeformConv(mid, CONTEXT_GROUPS),
+            nn.BatchNorm2d(mid),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(mid, model.bev.channels, 1),
         )
 
     def forward(self, features: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:

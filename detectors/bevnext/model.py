@@ -16,12 +16,14 @@ from configs.errors import UsageError
 from configs.schema import BEVNeXtConfig, DataConfig
 from detectors.bevnext.bev_encoder import BevBackbone, BevNeck
 from detectors.bevnext.decode import decode_maps
+from detectors.bevnext.frames import EarlierFrames
 from detectors.bevnext.grid import BevGrid, DepthBins
 from detectors.bevnext.heads import box_head, proposal_head
 from detectors.bevnext.image_neck import ImageNeck
 from detectors.bevnext.losses import box_losses, depth_foreground, depth_loss, heatmap_loss
 from detectors.bevnext.perspective import BACKGROUND, classes_in_perspective, perspective_loss
 from detectors.bevnext.refinement import PerspectiveRefinement
+from detectors.bevnext.streaming import FeatureStream
 from detectors.bevnext.targets import assign, count_positives, draw_heatmaps
 from detectors.bevnext.tasks import TASKS
 from detectors.bevnext.temporal import NARROWING, FusingBevBackbone, TemporalFusion
@@ -48,16 +50,6 @@ class BEVNeXtOutputs:
     """Per task: `[B, 10, Y, X]` in the order of `tasks.REGRESSIONS`."""
     context: Tensor
     """float32 `[B*N, C, h, w]`: what was lifted."""
-
-
-@dataclass(frozen=True, slots=True)
-class EarlierFrames:
-    """What is used of the frames before the key frame, the latest first."""
-
-    features: Tensor
-    """`[(T-1)*B*N, C', h, w]`, without gradient."""
-    geometry: CameraGeometry
-    """Of `(T-1)*B` samples."""
 
 
 class BEVNeXt(Detector):
@@ -190,6 +182,9 @@ class BEVNeXt(Detector):
             boxes = box_losses(at_least_float32(outputs.boxes[t]), targets, in_task, objects[t], head.velocity_weight)
             terms |= {f"task{t}.loss_{name}": head.regression_weight * term for name, term in boxes.items()}
         return terms
+
+    def stream(self) -> FeatureStream | None:
+        return FeatureStream(self) if self.frames > 1 and not self.image_branch_only else None
 
     def decode(self, outputs: BEVNeXtOutputs) -> list[Detections]:
         if self.image_branch_only:

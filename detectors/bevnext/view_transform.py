@@ -45,7 +45,7 @@ class DepthCrf(nn.Module):
     def __init__(self, config: CrfConfig, stride: int) -> None:
         super().__init__()
         _require_binary_kernel(config.zeta, stride)
-        self.iterations = config.iterations
+        self.iterations, self.zeta = config.iterations, config.zeta
         self.stride = stride
         weight = nn.Parameter(torch.tensor([config.weight]), requires_grad=config.trainable)
         self.ws = nn.ParameterList([weight])

@@ -26,7 +26,8 @@ from configs.schema import (
     HeadConfig,
     TemporalFusionConfig,
 )
-from detectors.bevnext.model import BEVNeXt, BEVNeXtOutputs, EarlierFrames
+from detectors.bevnext.frames import EarlierFrames
+from detectors.bevnext.model import BEVNeXt, BEVNeXtOutputs
 from detectors.geometry import CameraGeometry, frame_by_frame
 
 COPIES = Path(__file__).parents[1] / "golden" / "bevnext"

@@ -1,0 +1,58 @@
+"""Running a BEVNeXt along scenes: image features of a frame are made once, and remembered while later samples use them.
+
+Backbone and neck see pixels alone, so their features serve every later key frame. What depends on the key frame (depth
+network, CRF, lifting) is computed again: results are those of `BEVNeXt.forward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from detectors.bevnext.frames import EarlierFrames
+from detectors.geometry import CameraGeometry
+from detectors.interface import CameraBatch, Stream
+
+if TYPE_CHECKING:
+    from detectors.bevnext.model import BEVNeXt, BEVNeXtOutputs
+
+
+class FeatureStream(Stream):
+    """Image features of recent frames, by the frame's number."""
+
+    def __init__(self, detector: BEVNeXt) -> None:
+        self.detector = detector
+        self._features: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def remember(self, batch: CameraBatch, keys: Sequence[int]) -> None:
+        """Make and keep features of the key frames; a frame in a batch twice is made once."""
+        new = {frame: i for i, frame in enumerate(keys) if frame not in self._features}
+        if not new:
+            return
+        images = batch.images[list(new.values()), 0].flatten(0, 1)
+        features = self.detector.image_features(self.detector.normalise(images))
+        self._features |= dict(zip(new, features.chunk(len(new)), strict=True))
+
+    @torch.no_grad()
+    def detect(self, batch: CameraBatch, frames: Sequence[Sequence[int]]) -> BEVNeXtOutputs:
+        """Raw outputs; features of other frames than these are forgotten, such as those of a scene that has ended.
+
+        Args:
+            batch: `images` may hold the key frame alone.
+            frames: per sample the numbers of its frames, the key frame first. All others were given as key frames.
+        """
+        self.remember(batch, [own[0] for own in frames])
+        used = {frame for own in frames for frame in own}
+        self._features = {frame: self._features[frame] for frame in used}
+        key, *earlier = ([own[t] for own in frames] for t in range(len(frames[0])))
+        history = [self._features[frame] for of_age in earlier for frame in of_age]
+        return self.detector.detect(
+            torch.cat([self._features[frame] for frame in key]),
+            batch.images[:, 0].flatten(0, 1),
+            CameraGeometry.of_key_frame(batch),
+            EarlierFrames(torch.cat(history), CameraGeometry.of_earlier_frames(batch)),
+        )

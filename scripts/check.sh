@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 step() { printf '\n\033[1m== %s\033[0m\n' "$*"; "$@"; }
 
 if [ $# -eq 0 ]; then
-    mapfile -t shell_scripts < <(find scripts .ci -type f \( -name '*.sh' -o -path '.ci/run' \))
+    mapfile -t shell_scripts < <(find scripts .ci docker -type f \( -name '*.sh' -o -path '.ci/run' \))
     step ruff check .
     step ruff format --check .
     step shellcheck "${shell_scripts[@]}"

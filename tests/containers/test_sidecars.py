@@ -1,0 +1,66 @@
+"""TensorBoard and JupyterLab as their services, asked over HTTP from the host."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+from containers import SMOKE, Project, docker, free_port, wait_until
+
+pytestmark = [pytest.mark.container, pytest.mark.timeout(2700)]
+DIRECT = build_opener(ProxyHandler({}))
+
+
+def get(address: str) -> str:
+    with DIRECT.open(address, timeout=20) as answer:
+        return str(answer.read().decode())
+
+
+def screenshot(address: str, path: Path) -> None:
+    """A picture of a page, where there is a Chromium; BEVNEXT_SAM2_SCREENSHOTS keeps it."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        return
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900", "--virtual-time-budget=20000")
+    subprocess.run([browser, *flags, f"--screenshot={path}", address], capture_output=True, timeout=180, check=False)
+    assert path.stat().st_size > 10_000
+
+
+def test_tensorboard_shows_the_run(project: Project, pictures: Path) -> None:
+    project.compose("run", "--rm", "train", BEVNEXT_SAM2_TRAIN_OPTIONS=SMOKE)
+    port = str(free_port())
+    project.compose("up", "--no-build", "--detach", "tensorboard", BEVNEXT_SAM2_TENSORBOARD_PORT=port)
+    address = f"http://127.0.0.1:{port}"
+    wait_until("healthy", lambda: project.health("tensorboard") == "healthy")
+    tags = json.loads(get(f"{address}/data/plugin/scalars/tags"))
+    assert any("smoke" in run for run in tags)
+    assert any("loss" in tag for run in tags.values() for tag in run)
+    bindings = json.loads(docker("inspect", project.container("tensorboard")).stdout)[0]["NetworkSettings"]["Ports"]
+    assert {binding["HostIp"] for port in bindings.values() for binding in port or ()} == {"127.0.0.1"}
+    screenshot(f"{address}/?darkMode=false#scalars", pictures / "tensorboard.png")
+
+
+def test_jupyter_wants_its_token(project: Project, dev_image: str, pictures: Path) -> None:
+    port = str(free_port())
+    settings = {"BEVNEXT_SAM2_JUPYTER_PORT": port, "BEVNEXT_SAM2_DEV_IMAGE": dev_image}
+    project.compose("up", "--no-build", "--detach", "dev", **settings)
+    wait_until("healthy", lambda: project.health("dev") == "healthy")
+    printed = re.search(
+        rf"http://127\.0\.0\.1:{port}/lab\?token=(\S{{16,}})", docker("logs", project.container("dev")).stdout
+    )
+    assert printed
+    with pytest.raises(HTTPError) as refused:
+        get(f"http://127.0.0.1:{port}/api/contents")
+    assert refused.value.code == 403
+    with pytest.raises(HTTPError) as wrong:
+        get(f"http://127.0.0.1:{port}/api/contents?token=wrong")
+    assert wrong.value.code == 403
+    listed = json.loads(get(f"http://127.0.0.1:{port}/api/contents?token={printed[1]}"))
+    assert "notebooks" in {entry["name"] for entry in listed["content"]}
+    screenshot(printed[0], pictures / "jupyter.png")

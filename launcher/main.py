@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "eval": ("evaluation.commands:eval_command", "Official nuScenes metrics of a run or a results file."),
     "infer": ("evaluation.commands:infer_command", "Boxes, pictures and a film of a scene or sample."),
     "report": ("evaluation.commands:report_command", "One HTML page of a run."),
+    "monitor": ("monitoring.commands:monitor", "What GPUs and runs are doing, and what limits them."),
     "data": ("scenes.commands:data", "Make, index and check data sets."),
     "checkpoints": ("checkpoints.commands:checkpoints", "Published weights: list, fetch, convert, check."),
     "doctor": ("launcher.doctor.command:doctor", "Find what is wrong with this machine, and the fix."),

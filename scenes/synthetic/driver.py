@@ -21,6 +21,7 @@ import psutil
 
 from configs.errors import BevnextError, UsageError
 from configs.nuscenes import CAMERAS, LIDAR
+from configs.process_death import die_with_parent
 from scenes.synthetic.labels import LABELS
 from scenes.synthetic.options import STAMP, VERSION, SyntheticOptions, SyntheticSummary
 from scenes.synthetic.progress import BlockProgress
@@ -171,10 +172,11 @@ def _one_by_one(
 _stop: Event | None = None
 
 
-def _begin_worker(stop: Event) -> None:
-    """Runs in each worker: the parent handles Ctrl-C and says when to stop."""
+def _begin_worker(stop: Event, parent: int) -> None:
+    """Runs in each worker: the parent handles Ctrl-C and says when to stop; a parent that is killed takes it along."""
     global _stop  # noqa: PLW0603 - the only way to hand an event to a pool's workers
     _stop = stop
+    die_with_parent(signal.SIGKILL, parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     quiet_worker()
 
@@ -194,7 +196,7 @@ def _in_parallel(
     context = get_context("spawn")
     stop = context.Event()
     pool = ProcessPoolExecutor(
-        min(workers, len(pieces)), mp_context=context, initializer=_begin_worker, initargs=(stop,)
+        min(workers, len(pieces)), mp_context=context, initializer=_begin_worker, initargs=(stop, os.getpid())
     )
     try:
         with _one_thread_each():

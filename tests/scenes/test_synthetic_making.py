@@ -3,7 +3,11 @@
 import errno
 import hashlib
 import json
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -124,6 +128,24 @@ def test_an_interrupted_replacement_keeps_the_old_set(tmp_path, monkeypatch):
         make_synthetic(tmp_path / "set", workers=1, seed=9, overwrite=True, **small)
     assert _bytes(tmp_path / "set") == before
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes of their parent's death")
+def test_a_killed_making_takes_its_processes_along(tmp_path):
+    command = [sys.executable, "-m", "launcher", "data", "synth", "--out", str(tmp_path / "set"), "--workers", "2"]
+    with subprocess.Popen([*command, "--scenes", "50"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as making:
+        parent = psutil.Process(making.pid)
+        workers = wait_for(lambda: [one for one in parent.children(recursive=True) if one.cpu_times().user > 0.2])
+        making.terminate()
+    assert wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in workers))
+
+
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert found
+    return found
 
 
 def test_what_a_killed_making_left_is_swept_up(tmp_path):

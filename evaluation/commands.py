@@ -36,6 +36,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     help="Where results and scores go. Default: <run>/results/<checkpoint>, outputs/eval/<weights>, or beside "
     "--results.",
 )
+@click.option(
+    "--as-published",
+    is_flag=True,
+    help="Write a second results file in the convention of the authors' program, to compare with theirs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON and nothing else on standard output.")
 def eval_command(
     model: ModelChoice,
@@ -44,6 +49,7 @@ def eval_command(
     results: Path | None,
     pictures: int,
     out: Path | None,
+    as_published: bool,
     as_json: bool,
 ) -> None:
     """Official nuScenes detection metrics of a run, of a weights file, or of a results file.
@@ -63,7 +69,16 @@ def eval_command(
         model.check()
     from evaluation.run_eval import run_eval
 
-    run_eval(model, data, split=split, results=results, pictures=pictures, out=out, as_json=as_json)
+    run_eval(
+        model,
+        data,
+        split=split,
+        results=results,
+        pictures=pictures,
+        out=out,
+        as_published=as_published,
+        as_json=as_json,
+    )
 
 
 @click.command("infer")

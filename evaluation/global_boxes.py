@@ -91,7 +91,7 @@ def from_detections(detections: Detections, global_from_ego: FloatArray) -> Glob
     """Detections of the key-frame ego frame, in the global frame.
 
     The heading and the velocity are rotated with the full pose; the box itself stands upright in the global frame.
-    Attributes follow from class and speed.
+    Attributes follow from class and speed over ground, that is, along the global x and y (as published).
 
     Args:
         detections: boxes with gravity centres; they were decoded without BEV augmentation.
@@ -102,12 +102,13 @@ def from_detections(detections: Detections, global_from_ego: FloatArray) -> Glob
     rotation, translation = global_from_ego[:3, :3], global_from_ego[:3, 3]
     yaw, velocity = boxes[:, 6], boxes[:, 7:9]
     heading = _in_ego_plane(np.stack([np.cos(yaw), np.sin(yaw)], axis=1)) @ rotation.T
-    speeds = np.linalg.norm(velocity, axis=1)
+    velocities = (_in_ego_plane(velocity) @ rotation.T)[:, :2]
+    speeds = np.linalg.norm(velocities, axis=1)
     return GlobalBoxes(
         centres=boxes[:, :3] @ rotation.T + translation,
         sizes=boxes[:, [4, 3, 5]],
         rotations=_upright(np.arctan2(heading[:, 1], heading[:, 0])),
-        velocities=(_in_ego_plane(velocity) @ rotation.T)[:, :2],
+        velocities=velocities,
         labels=labels,
         scores=detections.scores.detach().cpu().double().numpy(),
         attributes=tuple(attribute_of(CLASSES[label], speed) for label, speed in zip(labels, speeds, strict=True)),

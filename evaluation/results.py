@@ -71,8 +71,8 @@ def read_results(path: Path) -> dict[str, GlobalBoxes]:
 
 
 def _records(token: str, boxes: GlobalBoxes) -> list[dict[str, Any]]:
-    best_first = np.argsort(-boxes.scores, kind="stable")[:MAX_BOXES]
-    kept = boxes.keep(best_first)
+    best = np.argsort(-boxes.scores, kind="stable")[:MAX_BOXES]
+    kept = boxes.keep(np.sort(best))  # in their order: the metrics let it decide between equal scores
     velocities = np.nan_to_num(kept.velocities)  # annotations without neighbours have none, and JSON no NaN
     return [
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -17,11 +18,14 @@ from evaluation.nuscenes_metrics import DETAILS_FILE, METRICS_FILE, MetricsSumma
 from evaluation.options import DEFAULT_VERSION, DataChoice, ModelChoice
 from evaluation.pictures import draw_sample, draw_score_charts, spread_rows
 from evaluation.processes import is_main_process, joined_processes
+from evaluation.published_results import write_published_results
 from evaluation.results import read_results
 from evaluation.session import data_line, open_data, progress_bar
 from evaluation.tables import metrics_tables
 from evaluation.trained import Trained, load_chosen
 from scenes.index import SceneIndex, open_index
+
+PUBLISHED_FILE: Final = "results_published.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ def run_eval(
     results: Path | None,
     pictures: int,
     out: Path | None,
+    as_published: bool,
     as_json: bool,
 ) -> None:
     """Score, show, draw; what is said goes to standard error when JSON has standard output."""
@@ -52,8 +57,14 @@ def run_eval(
     if scored is None:
         return
     _show(scored, console, as_json)
+    if not (pictures or as_published):
+        return
+    index = open_index(data.data_root, scored.summary.version, data.index_dir)
+    if as_published:
+        predictions = read_results(Path(scored.summary.results))
+        path = write_published_results(scored.folder / PUBLISHED_FILE, predictions, index)
+        console.print(f"as the authors' program writes it: {path}")
     if pictures:
-        index = open_index(data.data_root, scored.summary.version, data.index_dir)
         _draw(index, scored, pictures, console)
 
 

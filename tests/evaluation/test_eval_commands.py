@@ -70,11 +70,17 @@ def test_a_results_file_is_scored_alone(
     assert bevnext_sam2(["eval", "--run", str(finished_run), *data, "--workers", "0", "--out", str(tmp_path)]) == 0
     first = capsys.readouterr().out
     results = tmp_path / "results_nusc.json"
-    assert bevnext_sam2(["eval", "--results", str(results), *data, "--version", "v1.0-mini"]) == 0
+    assert bevnext_sam2(["eval", "--results", str(results), *data, "--version", "v1.0-mini", "--as-published"]) == 0
     second = capsys.readouterr().out
     assert "NDS" in second
     assert second[second.index("NDS") :].splitlines()[:18] == first[first.index("NDS") :].splitlines()[:18]
     assert (tmp_path / "results_nusc_metrics" / "metrics.json").is_file()
+    ours, theirs = (
+        read_results(tmp_path / name) for name in (results.name, "results_nusc_metrics/results_published.json")
+    )
+    assert list(ours) == list(theirs)
+    assert all((theirs[token].centres[:, 2] < boxes.centres[:, 2]).all() for token, boxes in ours.items())
+    assert sum(len(boxes) for boxes in theirs.values()) == sum(len(boxes) for boxes in ours.values()) > 0
     assert (
         bevnext_sam2(["eval", "--results", str(results), *data, "--version", "v1.0-mini", "--split", "mini_train"]) == 3
     )

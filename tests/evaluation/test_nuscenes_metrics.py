@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nuscenes import NuScenes
+from nuscenes.eval.common.config import config_factory
+from nuscenes.eval.detection.evaluate import DetectionEval
 
 from configs.errors import DataError, UsageError
 from configs.nuscenes import CLASSES
@@ -55,6 +58,24 @@ def test_the_truth_is_perfect(small_index: SceneIndex, tmp_path: Path, capsys: p
     assert len(curves["car:0.5"]["precision"]) == 101
     assert capsys.readouterr() == ("", "")
     assert {"NDS", "mAP", "mATE", "AP/traffic_cone"} <= summary.as_scalars().keys()
+
+
+def test_the_devkit_alone_gives_the_same_numbers(small_index: SceneIndex, tmp_path: Path) -> None:
+    def change(boxes: GlobalBoxes, random: np.random.Generator) -> GlobalBoxes:
+        scores = random.integers(1, 9, len(boxes)) / 10  # many are equal
+        return replace(moved(0.8)(boxes, random), scores=scores)
+
+    score_changed(small_index, tmp_path / "ours", change)
+    nusc = NuScenes(version=small_index.version, dataroot=str(small_index.dataroot), verbose=False)
+    results = str(tmp_path / "ours" / "results.json")
+    config = config_factory("detection_cvpr_2019")
+    evaluation = DetectionEval(nusc, config, results, "mini_val", str(tmp_path / "theirs"), verbose=False)
+    evaluation.main(plot_examples=0, render_curves=False)
+    ours, theirs = (json.loads((tmp_path / who / "metrics_summary.json").read_text()) for who in ("ours", "theirs"))
+    assert ours.pop("eval_time") > 0 and theirs.pop("eval_time") > 0
+    assert ours == theirs
+    curves = [json.loads((tmp_path / who / "metrics_details.json").read_text()) for who in ("ours", "theirs")]
+    assert curves[0] == curves[1]
 
 
 def test_scores_fall_as_boxes_move(small_index: SceneIndex, tmp_path: Path) -> None:

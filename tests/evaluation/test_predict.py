@@ -19,8 +19,8 @@ from scenes.index import SceneIndex, open_index
 
 CPU = torch.device("cpu")
 
-COUNTS = (1, 4, 5)
-"""Samples to predict in batches of 2: one rank stays idle, both have as much to do, one has a smaller batch."""
+COUNTS = range(1, 8)
+"""Samples to predict in batches of 2: ranks that stay idle, that have as much to do, that have a smaller batch."""
 
 
 def small_recipe() -> Recipe:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from configs.nuscenes import CAMERAS, CLASSES
 
@@ -107,6 +107,18 @@ class BevGridConfig(Section):
     pooling: Literal["sum", "mean"] = "sum"
     """What a cell makes of the points that fall into it. As published the sum, which near cells get hundreds of times
     more of than far ones; the mean evens that out, for short training from scratch."""
+
+    @field_validator("x", "y")
+    @classmethod
+    def _encoder_can_halve_it(cls, bounds: tuple[float, float, float]) -> tuple[float, float, float]:
+        lower, upper, step = bounds
+        cells = (upper - lower) / step if step > 0 else 0.0
+        if cells < 0.5 or abs(cells / 8 - round(cells / 8)) > 1e-6:
+            raise ValueError(
+                f"[{lower:g}, {upper:g}, {step:g}] makes {cells:g} cells, and the BEV encoder halves them three times",
+                "choose bounds and step that make a multiple of 8 cells, such as [-51.2, 51.2, 0.8]",
+            )
+        return bounds
 
 
 class TemporalFusionConfig(Section):

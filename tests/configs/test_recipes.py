@@ -73,6 +73,8 @@ def test_overrides_are_yaml_and_the_last_one_wins() -> None:
         (["engine.seed"], ["section.key=value"]),
         (["engine.seed.x=1"], ["seed is a value"]),
         (["engine.seed=[1"], ["not YAML"]),
+        (["model.bev.x=[-24.0, 24.0, 0.8]"], ["model.bev.x", "60 cells", "multiple of 8"]),
+        (["model.bev.y=[-24.0, 24.0, 0.0]"], ["model.bev.y", "0 cells"]),
     ],
 )
 def test_a_wrong_override_is_named(overrides: list[str], expected: list[str]) -> None:

@@ -23,7 +23,8 @@ EXCEPTIONS: Final = {
     ("only outputs and cache writable", "download"): "it writes published weights where the others read them",
 }
 """(rule, service) -> why it is broken there."""
-WRITABLE: Final = {"/workspace/outputs", "/workspace/data"}
+WRITABLE: Final = {"/workspace/outputs", "/workspace/data", "/prometheus", "/var/lib/grafana"}
+"""Outputs and cache of our services; what Prometheus and Grafana keep, in volumes of theirs."""
 HOST_NAMESPACES: Final = ("network_mode", "pid", "ipc", "uts", "userns_mode", "cgroup")
 
 

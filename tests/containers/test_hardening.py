@@ -13,7 +13,7 @@ from hardening import EXCEPTIONS, ROOT, RULES, broken_rules, compose_config
 
 SERVICES = {
     *("bevnext-sam2", "demo", "dev", "train", "train-multi-gpu", "inference", "tensorboard", "shell"),
-    *("eval", "download"),
+    *("eval", "monitor", "download", "prometheus", "grafana"),
 }
 """Those of the first seed, and ours."""
 SETTINGS = {
@@ -78,8 +78,8 @@ def test_every_exception_is_needed(plain: dict[str, Any]) -> None:
 def test_gpus_are_reserved_unless_the_processor_is_chosen() -> None:
     gpu, cpu = (compose_config({"BEVNEXT_SAM2_DEVICE": device})["services"] for device in ("gpu", "cpu"))
     assert {name for name, service in gpu.items() if "deploy" in service} == {
-        name for name, service in gpu.items() if "progress.py" in str(service["healthcheck"]) or name == "dev"
-    } - {"download"}
+        name for name, service in gpu.items() if "shm_size" in service
+    } | {"monitor"}
     assert not [name for name, service in cpu.items() if "deploy" in service]
 
 
@@ -99,9 +99,11 @@ def test_one_port_is_published_once(plain: dict[str, Any]) -> None:
 
 def test_no_mount_makes_a_folder_on_the_host() -> None:
     """Read from the file: Compose's JSON leaves the value out, where which one depends on its version."""
-    services = yaml.safe_load((ROOT / "compose/services.yaml").read_text())["services"]
-    mounts = [mount for service in services.values() for mount in service["volumes"]]
-    assert all(mount["type"] == "bind" and mount["bind"] == {"create_host_path": False} for mount in mounts)
+    files = [yaml.safe_load((ROOT / "compose" / name).read_text()) for name in ("services.yaml", "monitoring.yaml")]
+    mounts = [mount for file in files for service in file["services"].values() for mount in service["volumes"]]
+    binds = [mount for mount in mounts if mount["type"] != "volume"]
+    assert binds
+    assert all(mount["type"] == "bind" and mount["bind"] == {"create_host_path": False} for mount in binds)
 
 
 def test_unknown_device_is_an_error() -> None:

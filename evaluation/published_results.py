@@ -46,4 +46,5 @@ def _yaw_in_ego(upright: FloatArray, rotation: FloatArray) -> FloatArray:
     """The yaw on the vehicle's floor whose heading, seen from above, is that of an upright quaternion."""
     yaw = 2 * np.arctan2(upright[:, 3], upright[:, 0])
     along, across = np.linalg.solve(rotation[:2, :2], np.stack([np.cos(yaw), np.sin(yaw)]))
-    return np.arctan2(across, along)
+    found: FloatArray = np.arctan2(across, along)
+    return found

@@ -214,6 +214,25 @@ class BEVNeXtConfig(Section):
         return self
 
 
+# --- SAM 2 in the detector ---------------------------------------------------------------------------------------
+
+
+class Sam2Config(Section):
+    """Features of SAM 2's image encoder in the detector's image branch."""
+
+    config: str = "sam2.1_hiera_t"
+    """SAM 2 configuration: a published name, `sam2_hiera_nano`, or a file."""
+    weights: str | None = None
+    """Its weights: a file, or a name of `checkpoints list`."""
+    random: bool = False
+    """Use random weights in place of `weights`: the control that tells knowledge from mere capacity."""
+    mode: Literal["shared", "backbone"] = "shared"
+    """A frozen SAM 2 beside the image backbone, on the same images; or its trunk in the place of the backbone."""
+    strides: tuple[Literal[8, 16, 32], ...] = (8, 16, 32)
+    """Maps of the backbone that features are added to."""
+    adapter_channels: PositiveInt = 128
+
+
 # --- optimisation ------------------------------------------------------------------------------------------------
 
 
@@ -309,6 +328,8 @@ class Recipe(Section):
     source: str = ""
     """Where the hyper-parameters come from."""
     model: BEVNeXtConfig = BEVNeXtConfig()
+    sam2: Sam2Config | None = None
+    """SAM 2's features in the detector; `null` leaves the detector as it is."""
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()

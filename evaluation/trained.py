@@ -12,10 +12,11 @@ from configs import run_directory
 from configs.errors import UsageError
 from configs.recipes import load_recipe
 from configs.schema import Recipe
-from detectors import build_detector, load_published
+from detectors import load_published
 from detectors.interface import Detector
 from evaluation.checkpoint_files import EMA_WEIGHTS, LATEST, WEIGHTS, find_checkpoint, read_manifest
 from evaluation.options import ModelChoice
+from integration.sam_enhanced import build_recipe_detector
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,6 @@ def load_weights(
 
 
 def _load(recipe: Recipe, weights: Path, device: torch.device | str) -> Trained:
-    detector = build_detector(recipe.model, recipe.data)
+    detector = build_recipe_detector(recipe)
     load_published(detector, weights)
     return Trained(detector.to(device).eval(), recipe, weights)

@@ -61,6 +61,22 @@ class CameraRig:
     def __len__(self) -> int:
         return len(self.img_from_cam)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image that pairs are in: the augmented one where there is one."""
+        return self.canvas_size or self.image_size
+
+    @property
+    def cam_from_pixel(self) -> Tensor:
+        """float64 `[C, 3, 3]`: pixels `(u, v, 1)` of that image to rays of depth 1."""
+        pixel_from_cam = self.img_from_cam.double()
+        if self.canvas_from_img is not None:
+            plane = torch.eye(3, dtype=torch.float64, device=pixel_from_cam.device).repeat(len(self), 1, 1)
+            plane[:, :2, :2], plane[:, :2, 2] = self.canvas_from_img[:, :2, :2], self.canvas_from_img[:, :2, 3]
+            pixel_from_cam = plane @ pixel_from_cam
+        cam_from_pixel: Tensor = torch.linalg.inv(pixel_from_cam)
+        return cam_from_pixel
+
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
@@ -147,7 +163,7 @@ def project_solids(
     if rig.canvas_from_img is not None:
         canvas = rig.canvas_from_img.to(in_cameras)[camera]
         moved = visible.moved(canvas[:, :2, :2], canvas[:, :2, 3])
-        visible = clip_to_rectangle(moved, rig.canvas_size or rig.image_size)
+        visible = clip_to_rectangle(moved, rig.size)
         shown = shown * visible.area() / moved.area().clamp(min=1e-9)
     pairs = Pairs(
         object=torch.arange(count, device=corners.device).repeat(len(rig)),
@@ -193,7 +209,8 @@ def distance_to_boxes(corners: Tensor) -> Tensor:
     half = axes.norm(dim=-1)
     inwards = (axes / half[..., None].clamp(min=1e-9)) @ -centre[..., None]
     beyond = (inwards[..., 0].abs() - half).clamp(min=0)
-    return beyond.norm(dim=-1)
+    distance: Tensor = beyond.norm(dim=-1)
+    return distance
 
 
 def centre_and_axes(corners: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,5 +245,6 @@ def _in_cameras(corners: Tensor, rig: CameraRig, velocity: Tensor | None) -> Ten
 
 def _worth(pairs: Pairs, visibility: Visibility) -> Tensor:
     sides = pairs.box[:, 2:] - pairs.box[:, :2]
-    large = (pairs.area >= visibility.min_area) & (sides.amin(-1) >= visibility.min_side)
-    return large & (pairs.truncation < visibility.max_truncation) & (pairs.distance > 0)
+    worth: Tensor = (pairs.area >= visibility.min_area) & (sides.amin(-1) >= visibility.min_side)
+    worth &= (pairs.truncation < visibility.max_truncation) & (pairs.distance > 0)
+    return worth

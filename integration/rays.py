@@ -84,16 +84,56 @@ def _covered(pairs: Pairs, cam_from_img: Tensor) -> tuple[Tensor, Tensor, Tensor
     share = torch.zeros(len(pairs), dtype=torch.float64, device=box.device)
     covered = torch.zeros(points.shape[:2], dtype=torch.bool, device=box.device)
     for number in range(len(pairs)):  # one after the other: memory stays bounded with thousands of boxes
-        in_way = (pairs.camera == pairs.camera[number]) & _overlap(box, box[number])
-        in_way[number] = False
         rays = pixel_rays(points[number], cam_from_img[pairs.camera[number]].double())
-        own = ray_depths(pairs.corners[number : number + 1], rays)[0][0]
+        own, nearest = _own_and_nearest(pairs, number, rays)
         hit = own.isfinite()
-        if bool(in_way.any()) and bool(hit.any()):
-            nearest = ray_depths(pairs.corners[in_way], rays)[0].amin(0)
-            covered[number] = nearest < own  # also beside the outline, where own is infinite
-            share[number] = (covered[number] & hit).sum() / hit.sum()
+        covered[number] = nearest < own  # also beside the outline, where own is infinite
+        share[number] = (covered[number] & hit).sum() / hit.sum().clamp(min=1)
     return share, points, covered
+
+
+def outline_coverage(
+    pairs: Pairs, cam_from_img: Tensor, image_size: tuple[int, int], raster: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """What boxes fill of the cells of a raster laid over the image, two times two rays a cell.
+
+    Args:
+        raster: height and width of the raster in cells.
+
+    Returns:
+        float32 `[P, h, w]` twice, 0 to 1: each box's outline, and the part of it that no nearer box covers.
+    """
+    fine = (2 * raster[0], 2 * raster[1])
+    pixels = grid_pixels(fine, image_size, pairs.box.device)
+    whole = torch.zeros(len(pairs), *fine, device=pairs.box.device)
+    open_part = torch.zeros_like(whole)
+    cells = pairs.box.new_tensor([fine[1] / image_size[1], fine[0] / image_size[0]])
+    for number in range(len(pairs)):
+        (left, top), (right, bottom) = (
+            ((pairs.box[number, ends] + 0.5) * cells).long().tolist() for ends in (slice(0, 2), slice(2, 4))
+        )
+        window = (slice(max(top - 1, 0), bottom + 2), slice(max(left - 1, 0), right + 2))
+        rays = pixel_rays(pixels[window], cam_from_img[pairs.camera[number]].double())
+        own, nearest = _own_and_nearest(pairs, number, rays.flatten(0, 1))
+        hit = own.isfinite()
+        whole[number][window] = hit.view(rays.shape[:2]).float()
+        open_part[number][window] = (hit & (own <= nearest)).view(rays.shape[:2]).float()
+    return _halved(whole), _halved(open_part)
+
+
+def _halved(fine: Tensor) -> Tensor:
+    count, rows, columns = fine.shape
+    return fine.view(count, rows // 2, 2, columns // 2, 2).mean((2, 4))
+
+
+def _own_and_nearest(pairs: Pairs, number: int, rays: Tensor) -> tuple[Tensor, Tensor]:
+    """Depths `[R]` at which rays meet a pair's box, and the nearest of the other boxes in its camera."""
+    in_way = (pairs.camera == pairs.camera[number]) & _overlap(pairs.box, pairs.box[number])
+    in_way[number] = False
+    own = ray_depths(pairs.corners[number : number + 1], rays)[0][0]
+    if not bool(in_way.any()):
+        return own, torch.full_like(own, torch.inf)
+    return own, ray_depths(pairs.corners[in_way], rays)[0].amin(0)
 
 
 def _overlap(boxes: Tensor, box: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from configs.errors import BevnextError, ExitCode, UsageError
 from configs.plan import Plan
 from configs.process_death import die_with_parent
 from configs.schema import Recipe
-from detectors.zoo import build_detector
+from integration.sam_enhanced import build_recipe_detector
 from scenes.dataset import SceneDataset
 from scenes.index import open_index
 from scenes.loader import training_batches
@@ -158,7 +158,7 @@ def build_state(recipe: Recipe, plan: Plan, world: World, checkpoint: Path | Non
     """
     torch.manual_seed(recipe.engine.seed)
     torch.backends.cudnn.benchmark = True  # shapes never change
-    detector = build_detector(recipe.model, recipe.data).to(world.device)
+    detector = build_recipe_detector(recipe).to(world.device)
     if recipe.engine.channels_last:
         detector.to(memory_format=torch.channels_last)
     detector.train()

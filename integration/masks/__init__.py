@@ -1,0 +1,1 @@
+"""Training and measuring masks: examples with exact masks, losses, metrics, the two commands."""

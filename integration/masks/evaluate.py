@@ -1,0 +1,58 @@
+"""Measure the masks of a SAM 2 against exact ones, beside what the 3D boxes alone give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from integration.composition import keep_to_outlines
+from integration.masks.examples import MaskExample, MaskExamples
+from integration.masks.metrics import MaskScores
+from integration.masks.train import decode_examples
+from integration.segmenter import Segmenter, upsample
+
+SAM2: Final = "SAM 2"
+HULL: Final = "hull filled"
+OPEN_HULL: Final = "hull without nearer hulls"
+WAYS: Final = (SAM2, HULL, OPEN_HULL)
+
+
+@torch.no_grad()
+def evaluate_masks(
+    segmenter: Segmenter, examples: MaskExamples, every: int = 1, on_progress: Callable[[int, int], None] | None = None
+) -> MaskScores:
+    """Scores of all objects with at least one visible pixel.
+
+    Args:
+        every: take each n-th image only.
+    """
+    scores = MaskScores(WAYS)
+    places = range(0, len(examples), every)
+    for done, place in enumerate(places, start=1):
+        example = examples[place]
+        if len(example.boxes):
+            _score(scores, example, segmenter)
+        if on_progress is not None:
+            on_progress(done, len(places))
+    return scores
+
+
+def _score(scores: MaskScores, example: MaskExample, segmenter: Segmenter) -> None:
+    height, width = example.image.shape[1:]
+    logits = decode_examples(segmenter, [example], segmenter.encode(example.image[None])).logits.cpu()
+    rows, columns = example.outline.shape[1:]
+    cells = example.boxes * torch.tensor([columns / width, rows / height] * 2)
+    found = _at((height, width), keep_to_outlines(logits, cells, example.outline)) > 0
+    hull = _at((height, width), example.outline[:, None]) > 0.5
+    open_hull = _at((height, width), example.open_outline[:, None]) > 0.5
+    for number, truth in enumerate(example.masks):
+        if bool(truth.any()):
+            masks = [one[number].numpy() for one in (found, hull, open_hull)]
+            scores.add(float(example.occlusion[number]), truth.numpy(), masks)
+
+
+def _at(size: tuple[int, int], raster: Tensor) -> Tensor:
+    return upsample(raster, size)[:, 0]

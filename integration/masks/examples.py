@@ -1,0 +1,142 @@
+"""Images with boxes and exact instance masks, from the labels beside a synthetic set.
+
+Shape legend: H W image as stored, h w raster of the mask prompt, P pairs of a box and a camera.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from configs.errors import DataError
+from configs.nuscenes import CAMERAS
+from integration.projection import Pairs
+from integration.rays import occlusion, outline_coverage
+from integration.scene_boxes import annotated_pairs, rig_of
+from integration.segmenter import LOGIT_STRIDE
+from scenes.frame import Frame
+from scenes.index import SceneIndex
+from scenes.loading import ImageLoader
+from scenes.synthetic.labels import INSTANCES, mask_path
+
+
+class ExactMasks:
+    """The instance masks beside a synthetic set (docs/synthetic.md)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if not (root / INSTANCES).is_file():
+            raise DataError(
+                f"{root} holds no instance masks ({INSTANCES} is missing)",
+                fix="use a set of `bevnext-sam2 data synth`, which makes them",
+            )
+
+    def numbers(self, index: SceneIndex, frame: Frame) -> NDArray[np.int64]:
+        """The object number of each annotation of a key frame."""
+        scene = self._by_scene[index.scene_of(frame.row).name]
+        return np.array([scene[token] for token in frame.annotations.instance_tokens.tolist()], np.int64)
+
+    def read(self, image: Path) -> NDArray[np.uint16]:
+        """`[H, W]`: the object number of each pixel of an image, 0 for none."""
+        path = self.root / mask_path(image.relative_to(self.root).as_posix())
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if mask is None or mask.dtype != np.uint16:
+            raise DataError(f"instance mask {path} is missing or damaged", fix="make the set again: data synth")
+        return np.asarray(mask, np.uint16)
+
+    @cached_property
+    def _by_scene(self) -> dict[str, dict[str, int]]:
+        content = json.loads((self.root / INSTANCES).read_text())
+        return {
+            scene: {item["instance_token"]: item["number"] for item in items if item["instance_token"]}
+            for scene, items in content.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MaskExample:
+    """One image with the P annotated objects that it shows."""
+
+    image: Tensor
+    """uint8 RGB `[3, H, W]`"""
+    boxes: Tensor
+    """float32 `[P, 4]`: left, top, right, bottom, pixels."""
+    outline: Tensor
+    """float32 `[P, h, w]`: share of each raster cell that the 3D box fills."""
+    open_outline: Tensor
+    """float32 `[P, h, w]`: the part that no nearer box covers."""
+    masks: Tensor
+    """bool `[P, H, W]`: the object's visible pixels, exact."""
+    occlusion: Tensor
+    """float32 `[P]`: share of the outline that nearer boxes cover."""
+    labels: Tensor
+    """int64 `[P]`: class, -1 for those outside the detection task."""
+
+    def mirrored(self) -> MaskExample:
+        """Left and right exchanged."""
+        last = self.image.shape[-1] - 1
+        flipped = {name: getattr(self, name).flip(-1) for name in ("image", "outline", "open_outline", "masks")}
+        boxes = torch.cat(
+            [last - self.boxes[:, [2]], self.boxes[:, [1]], last - self.boxes[:, [0]], self.boxes[:, [3]]], 1
+        )
+        return replace(self, boxes=boxes, **flipped)
+
+
+class MaskExamples(Dataset[MaskExample]):
+    """The images of some samples of a synthetic set that show an object.
+
+    Args:
+        rows: rows of the index.
+        network_size: height and width of the network image; the raster is a quarter of it.
+        largest: most objects of an image; of more, evenly spread ones by distance are taken.
+    """
+
+    def __init__(
+        self, index: SceneIndex, rows: Sequence[int], network_size: tuple[int, int], largest: int = 1 << 30
+    ) -> None:
+        self.index = index
+        self.places = [(int(row), camera) for row in rows for camera in range(len(CAMERAS))]
+        self.raster = (network_size[0] // LOGIT_STRIDE, network_size[1] // LOGIT_STRIDE)
+        self.largest = largest
+        self.exact = ExactMasks(index.dataroot)
+        self._loader = ImageLoader()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, item: int) -> MaskExample:
+        row, camera = self.places[item]
+        frame = self.index.frame(row)
+        rig = rig_of(frame)
+        pairs = annotated_pairs(frame, rig)
+        pairs = pairs.select(pairs.camera == camera)
+        cam_from_img = torch.linalg.inv(rig.img_from_cam)
+        hidden = occlusion(pairs, cam_from_img).float()
+        outline, open_outline = outline_coverage(pairs, cam_from_img, rig.image_size, self.raster)
+        chosen = self._spread(pairs)
+        numbers = self.exact.numbers(self.index, frame)[pairs.object.numpy()]
+        mask = self.exact.read(frame.image_paths[camera])
+        return MaskExample(
+            image=self._loader.read(frame.image_paths[camera], frame.image_size).permute(2, 0, 1).clone(),
+            boxes=pairs.box.float()[chosen],
+            outline=outline[chosen],
+            open_outline=open_outline[chosen],
+            masks=torch.from_numpy(mask[None] == numbers[chosen.numpy(), None, None]),
+            occlusion=hidden[chosen],
+            labels=torch.from_numpy(frame.annotations.labels)[pairs.object[chosen]],
+        )
+
+    def _spread(self, pairs: Pairs) -> Tensor:
+        order = pairs.distance.argsort()
+        steps = torch.linspace(0, max(len(pairs) - 1, 0), min(self.largest, len(pairs)))
+        return order[steps.round().long()]

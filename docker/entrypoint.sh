@@ -19,7 +19,7 @@ owner_fix() { # folder
 
 check_writable() { # folder, what it is for
     [ -w "$1" ] && return
-    if grep -q " $1 ro[, ]" /proc/self/mounts; then
+    if grep -qE " $1 [^ ]+ ro[, ]" /proc/self/mounts; then
         fail "$1, $2, is mounted read-only" "mount it writable"
     fi
     fail "$1, $2, belongs to user $(stat --format %u "$1"), and this container runs as $(id -u)" "$(owner_fix "$1")"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from containers import BASE_IMAGE, OWNER, ROOT, docker, project_version
@@ -51,11 +52,11 @@ def test_completion_is_there(image: str) -> None:
     assert "bevnext-sam2" in shown.stdout
 
 
-def test_outputs_that_cannot_be_written_are_one_clear_message(image: str) -> None:
+def test_outputs_that_cannot_be_written_are_one_clear_message(image: str, tmp_path: Path) -> None:
     done = run(image, "train", flags=("--user", "1234:1234"))
     assert done.returncode == 2
     assert "BEVNEXT_SAM2_UID" in done.stderr
-    done = run(image, "train", flags=("--mount", "type=tmpfs,target=/workspace/outputs,readonly"))
+    done = run(image, "train", flags=("--volume", f"{tmp_path}:/workspace/outputs:ro"))
     assert done.returncode == 2
     assert "mounted read-only" in done.stderr
 

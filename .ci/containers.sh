@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The container lane: the image is built from the real Dockerfile and its services are started by a real engine.
+# A machine that cannot do this (no engine, no base image, too little disk, a build that takes too long) skips it and says
+# why; a test that fails is a failure. Takes at most BUILD_SECONDS + TEST_SECONDS.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+BUILD_SECONDS=${BEVNEXT_SAM2_BUILD_SECONDS:-1200}
+TEST_SECONDS=${BEVNEXT_SAM2_CONTAINER_TEST_SECONDS:-1500}
+NEEDED_GIB=24
+engine=../shared/tools/docker-engine
+base=${BEVNEXT_SAM2_TEST_BASE_IMAGE:-local/base:bookworm}
+image=bevnext-sam2-test:built
+
+skip() { printf 'container lane skipped: %s\n' "$1" && exit 0; }
+answers() { docker info >/dev/null 2>&1; }
+
+brought_up=
+if ! answers; then
+    [ -x "$engine" ] || skip "no Docker engine answers, and there is no $engine to bring one up"
+    "$engine" up || skip "$engine could not bring up an engine"
+    brought_up=yes
+fi
+# What the lane leaves behind would fill a disk in a few runs.
+clean_up() {
+    docker image rm --force "$image" "$image-dev" >/dev/null 2>&1 || true
+    docker builder prune --all --force >/dev/null 2>&1 || true
+    [ -z "$brought_up" ] || "$engine" down
+}
+trap clean_up EXIT
+"$engine" up >/dev/null 2>&1 || true # an engine that was up already may lack the base image
+docker image inspect "$base" >/dev/null 2>&1 || skip "the engine has no base image $base"
+free=$(df --output=avail --block-size=1G "$(docker info --format '{{.DockerRootDir}}')" | tail -1)
+[ "$free" -ge "$NEEDED_GIB" ] || skip "$free GiB free where the engine keeps its images, $NEEDED_GIB needed"
+
+build() { timeout "$BUILD_SECONDS" docker build --file docker/Dockerfile --target runtime --build-arg BASE_IMAGE="$base" --tag "$image" .; }
+SECONDS=0
+log=$(mktemp)
+if ! build >"$log" 2>&1; then
+    tail -20 "$log"
+    # the layers that are done stay, so a second try costs only what is missing
+    [ "$SECONDS" -lt $((BUILD_SECONDS / 2)) ] || skip "the image was not built within $BUILD_SECONDS s"
+    build || { printf 'error: the image cannot be built\n  fix: read the lines above\n' >&2 && exit 1; }
+fi
+printf 'container lane: image built in %s s, %s\n' "$SECONDS" "$(docker image ls --format '{{.Size}}' "$image")"
+
+export BEVNEXT_SAM2_TEST_IMAGE=$image BEVNEXT_SAM2_TEST_MARKERS="not slow" BEVNEXT_SAM2_TEST_PROCESSES=0
+timeout --signal INT "$TEST_SECONDS" ./scripts/run.sh test tests/containers --durations 0

@@ -6,13 +6,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from shutil import disk_usage
 from typing import Final
 
+from configs.plan import size_text
 from launcher.doctor.finding import Finding, fail, ok, warn
 
 OLDEST_COMPOSE: Final = (2, 24)
 """`include` and optional `env_file` (Compose's own table)."""
 TIMEOUT_SECONDS: Final = 20.0
+ROOM_FOR_IMAGES: Final = 20 * 2**30
 
 Ask = Callable[[Sequence[str]], "tuple[int, str]"]
 """A command -> its exit code and output."""
@@ -43,6 +47,59 @@ def check_compose(ask: Ask, installed: bool) -> Finding | None:
     if (int(version[1]), int(version[2])) < OLDEST_COMPOSE:
         return warn("compose", f"{text} is too old", f"update to {'.'.join(map(str, OLDEST_COMPOSE))} or newer")
     return ok("compose", text)
+
+
+def check_toolkit(ask: Ask, installed: bool, gpus: int, specifications: Sequence[Path] = ()) -> Finding | None:
+    """Docker can hand out the GPUs that are there; nothing to say without GPUs or Docker.
+
+    Args:
+        specifications: files by which the GPUs are described to Docker (CDI).
+    """
+    if not installed or not gpus:
+        return None
+    code, text = ask(["docker", "info", "--format", "{{json .Runtimes}}"])
+    if code != 0:
+        return None  # `check_docker` says so
+    if '"nvidia"' in text:
+        return ok("gpus in containers", "through the NVIDIA runtime")
+    if specifications:
+        return ok("gpus in containers", f"through CDI ({specifications[0]})")
+    return fail(
+        "gpus in containers",
+        "Docker has no NVIDIA container toolkit",
+        "scripts/setup_gpu.sh --install",
+    )
+
+
+def check_image(ask: Ask, installed: bool, image: str) -> Finding | None:
+    """The image is built; nothing to say without Docker."""
+    if not installed or ask(["docker", "version"])[0]:
+        return None
+    if ask(["docker", "image", "inspect", "--format", "{{.Id}}", image])[0]:
+        return warn("image", f"{image} is not built", "scripts/build.sh")
+    return ok("image", image)
+
+
+def check_docker_disk(
+    ask: Ask, installed: bool, free: Callable[[Path], int] = lambda path: disk_usage(path).free
+) -> Finding | None:
+    """Images and containers have room."""
+    if not installed:
+        return None
+    code, text = ask(["docker", "info", "--format", "{{.DockerRootDir}}"])
+    folder = Path(text)
+    if code or not folder.is_dir():
+        return None  # another machine's engine
+    size = free(folder)
+    if size < ROOM_FOR_IMAGES:
+        fix = "docker system df says what takes it; data-root in /etc/docker/daemon.json moves it"
+        return warn("docker disk", f"{size_text(size)} free in {folder}; an image with CUDA takes about 10 GiB", fix)
+    return ok("docker disk", f"{size_text(size)} free in {folder}")
+
+
+def cdi_specifications() -> list[Path]:
+    """Files by which NVIDIA's GPUs are described to Docker."""
+    return [path for folder in ("/etc/cdi", "/var/run/cdi") for path in sorted(Path(folder).glob("*nvidia*"))]
 
 
 def docker_installed() -> bool:

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.dataset import DataChoice
-from launcher.doctor import containers, gpus, machine, project
-from launcher.doctor.finding import Finding
+from launcher.doctor import containers, gpus, machine, project, settings
+from launcher.doctor.finding import Finding, Level
 from launcher.doctor.torch_probe import probe_torch
+from launcher.options import DEFAULT_IMAGE
+from launcher.own_process import ROOT
 from monitoring.devices import VISIBLE, survey_gpus
 from monitoring.processor import cpu_quota, free_shared_memory, processor_name, usable_memory
 
@@ -39,11 +41,26 @@ def diagnose(data: DataChoice, output_dir: Path, *, quick: bool) -> Iterator[Fin
     yield project.check_packages(project.package_files())
     yield project.check_versions(project.lock_files(), project.installed_versions())
     yield project.check_data(data)
+    yield project.check_links(data.root)
+    yield settings.check_environment(os.environ)
+    yield settings.check_proxy(os.environ)
     if quick:
         return
     yield from gpus.check_torch(probe_torch(), survey)
     installed = containers.docker_installed()
     yield containers.check_docker(containers.ask_program, installed)
     compose = containers.check_compose(containers.ask_program, installed)
-    if compose is not None:
-        yield compose
+    answers = [
+        compose,
+        containers.check_docker_disk(containers.ask_program, installed),
+        containers.check_image(containers.ask_program, installed, DEFAULT_IMAGE),
+        toolkit := containers.check_toolkit(
+            containers.ask_program, installed, len(survey.gpus), containers.cdi_specifications()
+        ),
+    ]
+    yield from (answer for answer in answers if answer is not None)
+    if installed:
+        chosen = settings.read_settings(ROOT / ".env", os.environ)
+        yield settings.check_device(chosen, toolkit is not None and toolkit.level is Level.OK)
+        yield settings.check_owner(output_dir, chosen, os.getuid())
+        yield from settings.check_ports(chosen)

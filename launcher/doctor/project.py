@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,8 @@ from launcher.doctor.finding import Finding, fail, ok, warn
 from launcher.own_process import ROOT, shown
 
 PACKAGES: Final = ("configs", "scenes", "detectors", "integration", "training", "evaluation", "monitoring", "launcher")
+OPTIONAL_LOCKS: Final = ("dev", "notebook")
+"""What they name may be absent: an image has no tests, and JupyterLab comes when it is asked for."""
 PINNED: Final = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[^\s;\\]+)(?P<marker>\s*;)?", re.MULTILINE)
 
 
@@ -37,20 +39,20 @@ def package_files() -> dict[str, str | None]:
     return {name: None if spec is None else spec.origin for name, spec in specs.items()}
 
 
-def check_versions(locks: Iterable[str], installed: Mapping[str, str]) -> Finding:
+def check_versions(locks: Mapping[str, str], installed: Mapping[str, str]) -> Finding:
     """Installed versions are those of the lock files.
 
     Args:
-        locks: texts of the lock files.
+        locks: name of a lock file -> its text.
         installed: normalised name -> version.
     """
     pinned: dict[str, set[str]] = {}
-    conditional: set[str] = set()
-    for match in (match for text in locks for match in PINNED.finditer(text)):
+    needed: set[str] = set()
+    for lock, match in ((lock, match) for lock, text in locks.items() for match in PINNED.finditer(text)):
         name = _normalised(match["name"])
         pinned.setdefault(name, set()).add(match["version"])
-        if match["marker"]:
-            conditional.add(name)
+        if not match["marker"] and lock not in OPTIONAL_LOCKS:
+            needed.add(name)
     if not pinned:
         return ok("versions", "no lock files beside the packages")
     # torch's builds differ in what follows the plus sign, which the set-up chooses
@@ -59,7 +61,7 @@ def check_versions(locks: Iterable[str], installed: Mapping[str, str]) -> Findin
         for name, versions in sorted(pinned.items())
         if name in installed and installed[name].partition("+")[0] not in {one.partition("+")[0] for one in versions}
     ]
-    missing = sorted(name for name in pinned if name not in installed and name not in conditional)
+    missing = sorted(name for name in needed if name not in installed)
     if not drifted and not missing:
         return ok("versions", f"{len(pinned)} packages as locked")
     parts = [*drifted, *(f"{name} is missing" for name in missing)]
@@ -71,9 +73,9 @@ def installed_versions() -> dict[str, str]:
     return {_normalised(found.metadata["Name"]): found.version for found in distributions()}
 
 
-def lock_files(root: Path = ROOT) -> list[str]:
-    """Texts of the lock files."""
-    return [path.read_text(encoding="utf-8") for path in sorted((root / "requirements").glob("*.lock"))]
+def lock_files(root: Path = ROOT) -> dict[str, str]:
+    """Name of a lock file -> its text."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted((root / "requirements").glob("*.lock"))}
 
 
 def check_data(data: DataChoice) -> Finding:
@@ -88,6 +90,16 @@ def check_data(data: DataChoice) -> Finding:
     commands = " && ".join(shown(step.arguments) for step in missing)
     problem = missing[0].reason if len(missing) > 1 else index_problem(data)
     return warn("data", f"{place}: {problem}", f"{commands}, or `bevnext-sam2 train`, which does so")
+
+
+def check_links(root: Path) -> Finding:
+    """What a data root links to is there: another disk may not be mounted."""
+    links = [entry for entry in sorted(root.iterdir()) if entry.is_symlink()] if root.is_dir() else []
+    gone = [entry for entry in links if not entry.exists()]
+    if not gone:
+        return ok("data links", f"{len(links)} links lead somewhere" if links else "none")
+    text = ", ".join(f"{entry.name} -> {entry.readlink()}" for entry in gone)
+    return fail("data links", f"{root}: {text}: nothing is there", "mount the disk, or link to where the files are")
 
 
 def _normalised(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from launcher.dataset import choose_data
 from launcher.doctor import diagnosis
-from launcher.doctor.containers import check_compose, check_docker
+from launcher.doctor.containers import check_compose, check_docker, check_docker_disk, check_image, check_toolkit
 from launcher.doctor.finding import Finding, Level, fail, ok, warn
 from launcher.doctor.gpus import check_driver, check_gpus, check_torch
 from launcher.doctor.machine import (
@@ -26,7 +27,15 @@ from launcher.doctor.machine import (
     check_python,
     check_shared_memory,
 )
-from launcher.doctor.project import check_data, check_packages, check_versions, package_files
+from launcher.doctor.project import check_data, check_links, check_packages, check_versions, package_files
+from launcher.doctor.settings import (
+    check_device,
+    check_environment,
+    check_owner,
+    check_ports,
+    check_proxy,
+    read_settings,
+)
 from launcher.doctor.torch_probe import TorchFacts, probe_torch
 from launcher.main import run
 from launcher.own_process import ROOT
@@ -63,12 +72,23 @@ HEALTHY = [
     *check_torch(GOOD_TORCH, ONE_GPU),
     *check_torch(replace(GOOD_TORCH, cuda=None, devices=0, nccl=""), NO_GPU),
     check_packages({name: str(ROOT / name / "__init__.py") for name in ("training", "scenes")}),
-    check_versions(["a==1.0 \\\n", 'b==2 ; python_version < "3.11"\n'], {"a": "1.0"}),
-    check_versions(["torch==2.14.1 \\\n"], {"torch": "2.14.1+cpu"}),
-    check_versions([], {}),
+    check_versions({"base": "a==1.0 \\\n", "torch": 'b==2 ; python_version < "3.11"\n'}, {"a": "1.0"}),
+    check_versions({"torch": "torch==2.14.1 \\\n"}, {"torch": "2.14.1+cpu"}),
+    check_versions({"base": "a==1\n", "notebook": "b==2\n"}, {"a": "1"}),
+    check_versions({}, {}),
     check_docker(lambda _: (0, "28.0"), installed=True),
     check_docker(lambda _: (1, ""), installed=False),
     check_compose(lambda _: (0, "2.40.1"), installed=True),
+    check_toolkit(lambda _: (0, '{"nvidia":{}}'), installed=True, gpus=1),
+    check_toolkit(lambda _: (0, "{}"), installed=True, gpus=1, specifications=[Path("/etc/cdi/nvidia.yaml")]),
+    check_image(lambda _: (0, "sha256:1"), installed=True, image="i"),
+    check_docker_disk(lambda _: (0, "/"), installed=True, free=lambda _: 2**40),
+    check_environment({"NCCL_IB_DISABLE": "0"}),
+    check_proxy({}),
+    check_proxy({"http_proxy": "http://p", "no_proxy": "localhost"}),
+    check_device({}, containers_get_gpus=True),
+    check_device({"BEVNEXT_SAM2_DEVICE": "cpu"}, containers_get_gpus=False),
+    check_owner(Path("/no/such/folder"), {}, 1000),
 ]
 
 
@@ -142,8 +162,8 @@ SICK = {
         "`training` is /venv/training",
         "pip install",
     ),
-    "drift": (check_versions(["a==1 \\\n"], {"a": "2"}), Level.WARN, "a 2 (locked 1)", "set_up.sh"),
-    "missing": (check_versions(["A_b==1\n"], {}), Level.WARN, "a-b is missing", "set_up.sh"),
+    "drift": (check_versions({"dev": "a==1 \\\n"}, {"a": "2"}), Level.WARN, "a 2 (locked 1)", "set_up.sh"),
+    "missing": (check_versions({"base": "A_b==1\n"}, {}), Level.WARN, "a-b is missing", "set_up.sh"),
     "docker down": (check_docker(lambda _: (1, "Cannot connect"), installed=True), Level.WARN, "Cannot", "systemctl"),
     "docker rights": (
         check_docker(lambda _: (1, "permission denied while trying"), installed=True),
@@ -152,6 +172,51 @@ SICK = {
         "usermod",
     ),
     "no compose": (check_compose(lambda _: (1, "unknown"), installed=True), Level.WARN, "no Compose", "install"),
+    "no container toolkit": (
+        check_toolkit(lambda _: (0, '{"runc":{}}'), installed=True, gpus=2),
+        Level.FAIL,
+        "no NVIDIA container toolkit",
+        "setup_gpu.sh --install",
+    ),
+    "no image": (
+        check_image(lambda command: (int(command[1] == "image"), ""), installed=True, image="i"),
+        Level.WARN,
+        "i is not built",
+        "build.sh",
+    ),
+    "no room for images": (
+        check_docker_disk(lambda _: (0, "/"), installed=True, free=lambda _: 2**30),
+        Level.WARN,
+        "1 GiB free",
+        "system df",
+    ),
+    "left over from debugging": (
+        check_environment({"CUDA_LAUNCH_BLOCKING": "1"}),
+        Level.WARN,
+        "waits for every kernel",
+        "unset CUDA_LAUNCH_BLOCKING",
+    ),
+    "proxy": (check_proxy({"HTTP_PROXY": "http://p"}), Level.WARN, "http://p", "no_proxy"),
+    "gpus that compose cannot have": (
+        check_device({}, containers_get_gpus=False),
+        Level.WARN,
+        "asks for",
+        "--write-env",
+    ),
+    "gpus left alone": (
+        check_device({"BEVNEXT_SAM2_DEVICE": "cpu"}, containers_get_gpus=True),
+        Level.WARN,
+        "unused",
+        "--write-env",
+    ),
+    "misspelt device": (check_device({"BEVNEXT_SAM2_DEVICE": "tpu"}, True), Level.FAIL, "tpu", "--write-env"),
+    "outputs of root": (check_owner(Path("/usr"), {}, 1000), Level.WARN, "belongs to root", "chown -R 1000"),
+    "misspelt port": (
+        only([*check_ports({"BEVNEXT_SAM2_JUPYTER_PORT": "x", "BEVNEXT_SAM2_TENSORBOARD_PORT": "1"})][:1]),
+        Level.FAIL,
+        "is no port",
+        "BEVNEXT_SAM2_JUPYTER_PORT",
+    ),
     "old compose": (check_compose(lambda _: (0, "v2.10.0"), installed=True), Level.WARN, "2.10.0", "2.24"),
 }
 
@@ -182,6 +247,49 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_disk_space(free: int, level: Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
     assert check_folder("outputs", tmp_path, needs_writing=True).level is level
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        found = next(check_ports({"BEVNEXT_SAM2_JUPYTER_PORT": port}))
+        assert (found.level, "in use" in found.detail, "JUPYTER_PORT" in found.fix) == (Level.WARN, True, True)
+    assert next(check_ports({"BEVNEXT_SAM2_JUPYTER_PORT": port})).level is Level.OK
+
+
+def test_outputs_of_another_user(tmp_path: Path) -> None:
+    user = os.getuid() or 1234
+    if os.getuid() == 0:
+        os.chown(tmp_path, user, user)
+    assert check_owner(tmp_path, {"BEVNEXT_SAM2_UID": str(user)}, user).level is Level.OK
+    found = check_owner(tmp_path, {"BEVNEXT_SAM2_UID": str(user + 1)}, user)
+    assert (found.level, f"belongs to {user}" in found.detail) == (Level.WARN, True)
+
+
+def test_links_to_a_disk_that_is_not_mounted(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "samples").symlink_to(tmp_path / "disk")
+    assert check_links(tmp_path).level is Level.OK
+    (tmp_path / "disk").rmdir()
+    found = check_links(tmp_path)
+    assert (found.level, "samples ->" in found.detail, "mount" in found.fix) == (Level.FAIL, True, True)
+    assert check_links(tmp_path / "none").level is Level.OK
+
+
+def test_settings_of_the_shell_come_before_those_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# BEVNEXT_SAM2_UID=1\nBEVNEXT_SAM2_UID='7'\nOTHER=2\nBEVNEXT_SAM2_GID=8\n")
+    found = read_settings(tmp_path / ".env", {"BEVNEXT_SAM2_GID": "9", "HOME": "/"})
+    assert found == {"BEVNEXT_SAM2_UID": "7", "BEVNEXT_SAM2_GID": "9"}
+    assert read_settings(tmp_path / "none", {}) == {}
+
+
+def test_nothing_is_said_about_containers_that_cannot_be_asked() -> None:
+    assert check_toolkit(lambda _: (0, "{}"), installed=False, gpus=1) is None
+    assert check_toolkit(lambda _: (0, "{}"), installed=True, gpus=0) is None
+    assert check_toolkit(lambda _: (1, ""), installed=True, gpus=1) is None
+    assert check_image(lambda _: (1, ""), installed=True, image="i") is None
+    assert check_docker_disk(lambda _: (1, ""), installed=True) is None
+    assert check_docker_disk(lambda _: (0, ""), installed=False) is None
 
 
 def test_host_names() -> None:

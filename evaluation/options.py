@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from configs.errors import UsageError
+from configs.remote_location import DataRoot
 from evaluation.checkpoint_files import LATEST, find_checkpoint
 
 Function = Callable[..., Any]
@@ -110,10 +111,10 @@ _DATA_OPTIONS: Final = (
     click.option(
         "--data-root",
         "--data-path",
-        type=click.Path(path_type=Path),
+        type=DataRoot(),
         default=DEFAULT_ROOT,
         show_default=True,
-        metavar="DIR",
+        metavar="DIR|s3://...",
         help="Root of a data set in nuScenes format; the default is the synthetic one.",
     ),
     click.option(

@@ -12,6 +12,7 @@ from configs.class_balance import resampled_counts
 from configs.errors import DataError, UsageError
 from configs.index_location import HEADER, index_directory
 from configs.nuscenes import TABLES
+from configs.remote_location import MARKER, remote_address
 from configs.schema import DataConfig
 
 SYNTHETIC_ROOT: Final = Path("data/synthetic")
@@ -96,6 +97,10 @@ def preparations(data: DataChoice) -> list[Preparation]:
             "the synthetic set is not there", ("data", "synth", "--out", str(data.root), *SYNTHETIC_SIZE)
         )
         return [synth, Preparation("a new set needs an index", index)]
+    address = remote_address(data.root)
+    if address is not None and not (data.root / MARKER).is_file():
+        mirror = Preparation(f"the tables of {address} are not here yet", ("data", "mirror", address))
+        return [mirror, Preparation("a new set needs an index", index)]
     problem = index_problem(data)
     if problem is None:
         return []

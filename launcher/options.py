@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import click
 
+from configs.remote_location import DataRoot
+
 Function = Callable[..., Any]
 DEFAULT_IMAGE: Final = "bevnext-sam2:0.1.0"
 DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
@@ -142,8 +144,8 @@ _OPTIONS: Final = (
     click.option(
         "--data-root",
         "--data-path",
-        type=DIRECTORY,
-        metavar="DIR",
+        type=DataRoot(),
+        metavar="DIR|s3://...",
         help="Root of a data set in nuScenes format. Default: data/synthetic, made when it is not there.",
     ),
     click.option("--version", metavar="NAME", help="Version of the data set, e.g. v1.0-mini. Default: the recipe's."),

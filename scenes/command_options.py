@@ -8,6 +8,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from configs.remote_location import DataRoot
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_ROOT: Final = Path("data/synthetic")
@@ -27,10 +29,10 @@ def data_set_options(command: Command) -> Command:
         "--data-root",
         "--data-path",
         "data_root",
-        type=click.Path(path_type=Path),
+        type=DataRoot(),
         default=DEFAULT_ROOT,
         show_default=True,
-        metavar="DIR",
+        metavar="DIR|s3://...",
         help="Root of a data set in nuScenes format.",
     )(command)
 

@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "synth": ("scenes.synthetic.command:synth", "Make the synthetic driving set."),
     "index": ("scenes.index_command:index", "Build the index that loading reads."),
     "check": ("scenes.check_command:check", "Find every fault of a data set; say what to download."),
+    "mirror": ("scenes.mirror_command:mirror", "Fetch the tables of a data set on S3."),
     "import": (
         "scenes.import_command:import_infos_command",
         "Make an index from info pickles, without executing them.",

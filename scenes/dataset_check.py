@@ -25,6 +25,7 @@ from scenes.checks.report import CheckReport, FaultBook, RecipeNeed
 from scenes.checks.splits import check_splits
 from scenes.checks.tables import Table, check_fields, check_foreign_keys, load_tables
 from scenes.index_builder import version_directory
+from scenes.remote_root import local_root
 from scenes.table_schemas import LARGE_TABLES
 
 _THREADS: Final = min(32, 4 * (os.cpu_count() or 1))
@@ -45,7 +46,7 @@ def check_dataset(
     decodes every image and point cloud. Nothing is changed.
     Errors: `UsageError` for a data root that does not exist or an unknown recipe; all else is a fault of the report.
     """
-    root = Path(dataroot)
+    root = local_root(dataroot)
     if not root.is_dir():
         raise UsageError(f"the data root {root} does not exist", fix="name the folder that holds the data set")
     chosen = load_recipe(recipe) if recipe else None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import DamagedFileError
+from scenes.remote_root import sensor_bytes
 
 _POINT_VALUES: Final = 5  # x, y, z, intensity, ring
 _FIX: Final = "fetch the file again; `bevnext-sam2 data check --deep` lists every damaged file"
@@ -27,7 +28,8 @@ def read_points(path: Path) -> Float32Array:
         DamagedFileError: the file is missing, or is not a whole number of points.
     """
     try:
-        values = np.fromfile(path, np.float32)
+        data = sensor_bytes(path)
+        values = np.frombuffer(data[: len(data) // 4 * 4], np.float32)
     except OSError as error:
         raise DamagedFileError(f"cannot read LiDAR sweep {path}: {error.strerror}", fix=_FIX) from error
     if values.size == 0 or values.size % _POINT_VALUES:

@@ -26,6 +26,7 @@ from scenes.index_builder import STAMPED_FILES, build_index
 from scenes.index_files import IndexHeader, map_columns, read_header, stamps_of
 from scenes.index_layout import CHANNELS
 from scenes.poses import transforms
+from scenes.remote_root import local_root
 from scenes.tokens import TokenMap, as_texts, token_of
 
 __all__ = ["SceneIndex", "build_index", "open_index"]
@@ -39,7 +40,7 @@ def open_index(dataroot: Path | str, version: str, index_dir: Path | str | None 
     Errors: `DataError` naming the command that makes it, when it is absent, damaged, of another schema, or older than
     the tables it was made from.
     """
-    root = Path(dataroot)
+    root = local_root(dataroot)
     directory = index_directory(root, version, index_dir)
     option = f" --index-dir {index_dir}" if index_dir else ""
     rebuild = f"bevnext-sam2 data index --data-root {root} --version {version}{option}"

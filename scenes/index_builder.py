@@ -16,6 +16,7 @@ from configs.nuscenes import TABLES
 from scenes.annotation_tables import read_annotations
 from scenes.index_files import stamps_of, write_index
 from scenes.index_layout import Records, assemble, facts_of
+from scenes.remote_root import local_root
 from scenes.sensor_tables import read_samples, read_scenes, read_sensors
 from scenes.splits import CUSTOM_SPLITS, splits_of
 from scenes.table_schemas import LARGE_TABLES
@@ -31,7 +32,8 @@ def build_index(dataroot: Path | str, version: str, index_dir: Path | str | None
     Returns the directory of the index. Errors: `DataError` naming the table, record and field that is missing, damaged
     or dangling; `BevnextError` when the index cannot be written.
     """
-    source = version_directory(Path(dataroot), version)
+    dataroot = local_root(dataroot)
+    source = version_directory(dataroot, version)
     with _progress_bar(source, progress) as report:
         # stamped first: tables that change during the build make the index stale, not wrong
         stamps = stamps_of(source, STAMPED_FILES)

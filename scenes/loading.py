@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from configs.errors import DamagedFileError, DataError
+from scenes.remote_root import sensor_bytes
 
 Crop = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the resized image; may leave the image."""
@@ -52,7 +53,7 @@ class ImageLoader:
             DataError: of another size.
         """
         try:
-            data = path.read_bytes()
+            data = sensor_bytes(path)
         except OSError as error:
             raise DamagedFileError(f"cannot read image {path}: {error.strerror}", fix=_FIX) from error
         try:

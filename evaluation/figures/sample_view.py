@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from configs.errors import DataError
 from configs.nuscenes import CAMERAS
 from evaluation.figures.projection import transform
 from evaluation.global_boxes import FloatArray
+from scenes.remote_root import sensor_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +65,7 @@ def view_of(index: SceneIndex, row: int) -> SampleView:
 
 def _read_image(path: Path) -> npt.NDArray[np.uint8]:
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(sensor_bytes(path))) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise DataError(f"image {path} cannot be read: {error}", fix=_FIX) from error
@@ -73,7 +75,7 @@ def _read_points(frame: Frame, ego_from_global: FloatArray) -> FloatArray:
     """The key frame's LiDAR sweep (x, y, z, intensity, ring) in the ego frame of the cameras."""
     lidar = frame.lidar
     try:
-        raw = np.fromfile(lidar.path, np.float32).reshape(-1, 5)
+        raw = np.frombuffer(sensor_bytes(lidar.path), np.float32).reshape(-1, 5)
     except (OSError, ValueError) as error:
         raise DataError(
             f"LiDAR file {lidar.path} cannot be read: {error}", fix="run `bevnext-sam2 data check`"

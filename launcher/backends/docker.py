@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import yaml
 
+from configs.published_weights import FOLDER_VARIABLE, weights_folder
+from configs.remote_location import remote_address
 from configs.schema import Recipe
 from launcher.backends.job import shared_memory_needed, stop_seconds
 from launcher.dataset import absolute
@@ -96,12 +98,12 @@ def default_name(run: str) -> str:
 
 
 def container_recipe(run: PlannedRun) -> Recipe:
-    """The recipe of the run; files that it names are named by their absolute paths."""
-    recipe = run.choices.recipe
-    weights = _weights(recipe)
-    if weights is None:
-        return recipe
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": str(weights)})})
+    """The recipe of the run; weights files that it names are named by their absolute paths."""
+    content = run.choices.recipe.model_dump(mode="json")
+    for section, key in _weights_places(content):
+        if (file := _weights_file(section[key])) is not None:
+            section[key] = str(file)
+    return Recipe.model_validate(content)
 
 
 def mounts(run: PlannedRun) -> tuple[Mount, ...]:
@@ -110,12 +112,14 @@ def mounts(run: PlannedRun) -> tuple[Mount, ...]:
     data, output_dir = choices.data, choices.run_dir.parent
     index = data.header.parents[1]
     makes_data = data.made_on_demand and bool(run.first)
-    wanted = [Mount(output_dir, writable=True), Mount(data.root, writable=makes_data)]
+    is_mirror = remote_address(data.root) is not None  # fills as files are read
+    wanted = [Mount(output_dir, writable=True), Mount(data.root, writable=makes_data or is_mirror)]
     if run.first or not index.is_relative_to(data.root):
         wanted.append(Mount(index, writable=bool(run.first)))
     wanted += [Mount(target) for target in linked_folders(data.root)]
-    others = [_weights(choices.recipe), Path(choices.resume) if choices.resume not in ("auto", "none") else None]
-    wanted += [Mount(path.parent) for path in others if path is not None]
+    wanted += [Mount(folder) for folder in _weights_folders(choices.recipe)]
+    if choices.resume not in ("auto", "none"):
+        wanted.append(Mount(Path(choices.resume).parent))
     distinct = {mount.folder: mount for mount in reversed(wanted)}
     return tuple(distinct[folder] for folder in sorted(distinct) if not _covered(distinct[folder], wanted))
 
@@ -138,7 +142,8 @@ def start_command(container: Container) -> list[str]:
     """The command that creates the container and starts it."""
     files = ["--file", str(ROOT / "compose.yaml"), "--file", str(container.file)]
     start = ["run", "--detach", "--no-deps", *(["--rm"] if container.request.detach else [])]
-    return ["docker", "compose", "--project-directory", str(ROOT), *files, *start, "--name", container.name, SERVICE]
+    compose = ["docker", "compose", "--project-directory", str(ROOT), *files, *start, "--name", container.name, SERVICE]
+    return ["env", f"BEVNEXT_SAM2_DEVICE={'gpu' if container.gpus else 'cpu'}", *compose]  # the plan knows, not .env
 
 
 def _service(container: Container) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def _service(container: Container) -> dict[str, Any]:
         "command": ["bevnext-sam2", *(_literal(argument) for argument in container.arguments)],
         "user": "{}:{}".format(*container.user),
         "working_dir": _literal(str(Path.cwd())),  # relative paths mean the same inside, too
-        "environment": environment,
+        "environment": [*environment, _literal(f"{FOLDER_VARIABLE}={published_folder()}")],
         "labels": {RUN_LABEL: _literal(str(container.run.choices.run_dir))},
         "volumes": _Replaced(mount.as_compose() for mount in container.mounts),
         "shm_size": shared_memory_needed(plan),
@@ -206,10 +211,31 @@ def _inside(request: TrainRequest, run: PlannedRun) -> TrainRequest:
     )
 
 
-def _weights(recipe: Recipe) -> Path | None:
-    """The weights file of a recipe; processes read it from the checkout."""
-    path = absolute(ROOT / recipe.model.weights) if recipe.model.weights else None
-    return path if path is not None and path.is_file() else None
+def _weights_places(content: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where a recipe names weights: section and key."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if key in ("weights", "hand_over") and isinstance(value, str):
+                yield content, key
+            yield from _weights_places(value)
+
+
+def _weights_file(name: str) -> Path | None:
+    """The file of that name, as the processes find it from the checkout; `None` for a name of `checkpoints list`."""
+    path = absolute(ROOT / name)
+    return path if path.is_file() else None
+
+
+def _weights_folders(recipe: Recipe) -> list[Path]:
+    """The folders that hold the weights a recipe starts from."""
+    names = [section[key] for section, key in _weights_places(recipe.model_dump(mode="json"))]
+    files = [_weights_file(name) for name in names]
+    return [published_folder() if file is None else file.parent for file in files]
+
+
+def published_folder() -> Path:
+    """Where published weights lie on the host."""
+    return absolute(ROOT / weights_folder())
 
 
 def _covered(mount: Mount, all_mounts: Sequence[Mount]) -> bool:

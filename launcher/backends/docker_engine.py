@@ -58,11 +58,12 @@ def containers_with(label: str, value: str) -> list[str]:
     return found.stdout.split()
 
 
-def start(command: Sequence[str]) -> None:
-    """Start a container. Raises `BevnextError` with what Docker says where that fails."""
+def start(command: Sequence[str], name: str) -> None:
+    """Start a container. Raises `BevnextError` with what Docker says where that fails; nothing is left of it then."""
     done = _ask(command)
     if done.returncode:
-        raise BevnextError(f"Docker could not start the container: {_last(done.stderr)}", fix=_fix(done.stderr))
+        remove(name)
+        raise BevnextError(f"Docker could not start the container: {_cause(done.stderr)}", fix=_fix(done.stderr))
 
 
 def send_signal(name: str, signal: str) -> None:
@@ -103,6 +104,12 @@ def _last(text: str) -> str:
     return lines[-1] if lines else "it says nothing"
 
 
+def _cause(text: str) -> str:
+    """The line in which the engine says what is wrong; Compose has others around it."""
+    lines = [line for line in text.splitlines() if "Error response from daemon" in line]
+    return lines[0].strip() if lines else _last(text)
+
+
 def _fix(text: str) -> str:
     """What to do about a container that does not start."""
     text = text.lower()
@@ -112,4 +119,6 @@ def _fix(text: str) -> str:
         return "make it with `docker network create`, or correct --network"
     if "bind source path does not exist" in text:
         return "the engine sees other folders than this process: run both on one machine"
+    if "rlimit" in text:
+        return "the engine may not raise this limit; set BEVNEXT_SAM2_MEMLOCK in .env to what it may"
     return "`bevnext-sam2 doctor` looks at Docker, too"

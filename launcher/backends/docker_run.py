@@ -63,7 +63,7 @@ def train_in_container(request: TrainRequest) -> int:
     _prepare_folders(container)
     attendance = Attendance(container.name, container.stop_seconds)
     with handling(attendance.handle):
-        docker_engine.start(start_command(container))
+        docker_engine.start(start_command(container), container.name)
         if request.detach:
             say(f"{container.name} trains; `docker logs --follow` shows it, `docker stop` has it save and end")
             return int(ExitCode.DONE)

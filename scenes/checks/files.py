@@ -15,6 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from scenes.checks.report import EXAMPLES, FaultBook
+from scenes.remote_root import read_missing, remote_size
 from scenes.tables import Progress
 
 POINT_BYTES: Final = 20  # x, y, z, intensity, ring as float32
@@ -101,9 +102,22 @@ def _fault_of(path: Path, size: list[int], deep: bool) -> str | None:
         fault = "empty-file" if length == 0 else _shape_fault(path, length)
         return _content_fault(path, size) if deep and fault is None else fault
     except FileNotFoundError:
-        return "missing-file"
+        return _remote_fault(path, size, deep)
     except OSError:
         return "unreadable-file"
+
+
+def _remote_fault(path: Path, size: list[int], deep: bool) -> str | None:
+    """A file that is not here may be in the store that the data root mirrors; only `deep` fetches it."""
+    try:
+        if not deep:
+            return "empty-file" if remote_size(path) == 0 else None
+        length = len(read_missing(path))
+    except FileNotFoundError:
+        return "missing-file"
+    if length == 0:
+        return "empty-file"
+    return _shape_fault(path, length) or _content_fault(path, size)
 
 
 def _shape_fault(path: Path, length: int) -> str | None:

@@ -55,4 +55,4 @@ elif subcommand == "kill":
     if number == "SIGKILL" or not (HERE / "deaf").exists():
         (HERE / "exit_code").write_text("137" if number == "SIGKILL" else "75")
 elif subcommand == "rm":
-    (HERE / "container").unlink()
+    (HERE / "container").unlink(missing_ok=True)

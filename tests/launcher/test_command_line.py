@@ -300,14 +300,6 @@ def test_json_is_all_that_plan_prints(root: Path, capsys: pytest.CaptureFixture[
 MANUAL = "".join((ROOT / "docs" / name).read_text().replace("\\\n", "") for name in ("cli.md", "clusters.md"))
 
 
-@pytest.mark.parametrize("line", [line for line in MANUAL.splitlines() if line.startswith("bevnext-sam2 ")])
-def test_command_lines_of_the_manual_parse(line: str) -> None:
-    command, rest = command_line, shlex.split(line)[1:]
-    while hasattr(command, "get_command"):
-        command = command.get_command(None, rest.pop(0))
-    command.make_context("manual", rest)
-
-
 def test_the_manual_names_every_command() -> None:
     assert all(f"`{name}" in MANUAL for name in COMMANDS)
 

@@ -177,6 +177,15 @@ def test_weights_come_along(root: Path, tmp_path: Path) -> None:
     assert docker.container_recipe(made.run).model.weights == str(weights)
 
 
+def test_published_weights_are_found_where_the_host_keeps_them(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEVNEXT_SAM2_CHECKPOINTS", str(tmp_path / "published"))
+    made = container(data_root=root, config="bevnext/bevnext-stage1", version="v1.0-synthetic")
+    assert mounted(made)[str(tmp_path / "published")] is False
+    assert f"BEVNEXT_SAM2_CHECKPOINTS={tmp_path / 'published'}" in service(made)["environment"]
+
+
 def test_two_starts_have_two_names(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = docker.default_name("run")
     monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -350,9 +359,12 @@ def test_a_running_container_is_never_replaced(
 
 def test_a_toolkit_that_is_missing(train: Callable[..., int], engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (engine / "broken").write_text("run")
-    (engine / "error").write_text('could not select device driver "nvidia" with capabilities: [[gpu]]')
+    (engine / "error").write_text('Error response from daemon: could not select device driver "nvidia"')
     assert train() == ExitCode.CRASHED
-    assert "setup_gpu.sh" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "select device driver" in error
+    assert "setup_gpu.sh" in error
+    assert calls(engine)[-1][0] == "rm"  # what was created and could not start
 
 
 def test_options_of_containers_are_for_containers(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -367,7 +379,7 @@ def test_dry_run_shows_the_exact_commands_and_asks_nobody(
 ) -> None:
     assert train("--container-name", "mine", "--dry-run") == 0
     output = capsys.readouterr().out
-    assert f"docker compose --project-directory {ROOT}" in output
+    assert f"env BEVNEXT_SAM2_DEVICE=cpu docker compose --project-directory {ROOT}" in output
     assert "run --detach --no-deps --name mine train" in output
     assert "create_host_path: false" in output
     assert not (engine / "calls").exists()

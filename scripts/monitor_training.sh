@@ -42,7 +42,7 @@ while [ $# -gt 0 ]; do
 done
 
 if $tensorboard; then
-    "$scripts/run.sh" tensorboard --port "$port" --output-dir "$output_dir" &
+    "$scripts/run.sh" tensorboard --port "$port" --logdir "$output_dir" &
     trap 'kill $! 2>/dev/null || true' EXIT
     printf 'TensorBoard: http://127.0.0.1:%s\n' "$port"
     "$scripts/run.sh" monitor --output-dir "$output_dir" "${arguments[@]}"

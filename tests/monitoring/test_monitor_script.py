@@ -47,7 +47,7 @@ def test_options_reach_the_monitor(script: Path, given: list[str], handed_on: li
 def test_tensorboard_beside_it(script: Path) -> None:
     done = call(script, "--tensorboard", "--port", "7007", "--once")
     assert "TensorBoard: http://127.0.0.1:7007" in done.stdout
-    assert str(["tensorboard", "--port", "7007", "--output-dir", "outputs"]) in done.stdout
+    assert str(["tensorboard", "--port", "7007", "--logdir", "outputs"]) in done.stdout
     assert str(["monitor", "--output-dir", "outputs", "--once"]) in done.stdout
 
 

@@ -9,6 +9,7 @@ import click
 from configs.lazy_group import LazyGroup
 
 COMMANDS: Final = {
+    "detector": ("benchmarks.detector:detector", "A network by part, and against the same written plainly."),
     "loader": ("benchmarks.loader:loader", "Decode and resize against Pillow."),
     "scaling": ("benchmarks.scaling:scaling", "1 to N ranks, and the trainer against a bare DDP loop."),
     "index": ("benchmarks.index:index", "Build and open the index of a set of trainval's size."),

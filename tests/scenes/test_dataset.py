@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -140,6 +141,25 @@ def test_frames_before_the_key_frame(index):
     static = np.linalg.inv(index.frame(2).global_from_ego) @ index.frame(1).global_from_ego_cam
     expected = static @ index.frame(1).ego_from_cam
     np.testing.assert_allclose(three[2].ego_from_cam[1], expected, atol=1e-4)
+
+
+def test_history_may_be_longer_than_the_scene(index):
+    nine = dataset(index, False, frames=9)
+    assert nine.frame_rows(2) == [2, 1, 0, 2, 2, 2, 2, 2, 2]
+    assert nine.frame_rows(3) == [3] * 9
+    assert nine[2].images.shape == (9, 6, 3, 64, 176)
+    assert torch.equal(nine[2].images[8], nine[2].images[0])
+
+
+def test_a_frame_missing_in_a_scene_is_named(index, tmp_path):
+    """History is read for the sample it belongs to; a lost image of the frame before is that sample's fault, too."""
+    copy = tmp_path / "set"
+    shutil.copytree(index.dataroot, copy)
+    damaged = open_index(copy, VERSION)
+    lost = damaged.frame(1).image_paths[2]
+    lost.unlink()
+    with pytest.raises(DataError, match=re.escape(lost.name)):
+        dataset(damaged, False, frames=2)[2]
 
 
 def test_the_key_frame_stands_in_where_the_scene_begins(index):

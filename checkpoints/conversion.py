@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from configs.errors import UsageError
 from configs.published_weights import record
@@ -16,6 +18,10 @@ from configs.schema import BEVNeXtConfig, DataConfig
 from detectors.interface import Detector
 from detectors.weight_files import WeightsFile, read_weights
 from detectors.zoo import BACKBONE, backbone_part, build_detector, misfit
+from integration.sam2_package import construct_sam2
+
+SAM2: Final = "sam2/"
+"""Stands before the name of a SAM 2 configuration where a recipe is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +40,8 @@ def check_fit(weights: str | Path, recipe_name: str, backbone_only: bool) -> Fit
         UsageError: it lists what is missing, extra or of another shape.
     """
     file = read_weights(weights)
-    recipe = load_recipe(recipe_name)
     state = backbone_part(file) if backbone_only else file.state
-    network = _network_without_memory(recipe.model, recipe.data)
+    network = _network(recipe_name)
     own = (network.get_submodule(BACKBONE) if backbone_only else network).state_dict()
     if fault := misfit(own, state):
         what = "the image backbone" if backbone_only else "the network"
@@ -54,6 +59,13 @@ def convert(file: WeightsFile, target: Path) -> None:
     save_file(tensors, unfinished, metadata={"format": "pt", "source": file.path.name})
     unfinished.replace(target)
     record(target)
+
+
+def _network(recipe_name: str) -> nn.Module:
+    if recipe_name.startswith(SAM2):
+        return construct_sam2(recipe_name.removeprefix(SAM2))
+    recipe = load_recipe(recipe_name)
+    return _network_without_memory(recipe.model, recipe.data)
 
 
 @cache

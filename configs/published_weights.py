@@ -33,10 +33,10 @@ class PublishedFile(Section):
     page: str
     """Where the publisher names the address."""
     licence: str
-    fits: Literal["detector", "backbone"]
-    """The network that the file holds: a whole detector, or an image backbone among other things."""
+    fits: Literal["detector", "backbone", "segmenter"]
+    """The network that the file holds: a whole detector, an image backbone among other things, or a SAM 2."""
     recipe: str
-    """The recipe whose network it fits."""
+    """The recipe whose network it fits; for a SAM 2 its configuration, behind `sam2/`."""
     entries: int
     """Entries that this network takes from it."""
     metrics: dict[str, float] = Field({})

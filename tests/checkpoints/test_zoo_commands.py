@@ -53,6 +53,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_zoo_is_whole() -> None:
     for name, file in published_files().items():
+        if file.fits == "segmenter":
+            continue  # tests/integration has them: they need the sam2 package
         frames = load_recipe(file.recipe).data.frames
         shapes = published_shapes(1 if frames == 1 else 2) if file.fits == "detector" else backbone_shapes()
         assert len(shapes) == file.entries, name

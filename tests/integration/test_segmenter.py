@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from configs.errors import UsageError
+from configs.published_weights import published_files
 from integration import sam2_package
 from integration.sam2_package import NANO, construct_sam2, find_config, known_configs
 from integration.sam2_weights import digest, load_segmenter, save_segmenter
 from integration.segmenter import NO_POINT, POSITIVE, Prompts, Segmenter, upsample
+from launcher.main import run
 
 pytest.importorskip("sam2", reason="the sam2 package is not installed (scripts/set_up.sh installs it)")
 
@@ -162,6 +164,22 @@ def test_all_published_sizes_are_built(version: str, size: str) -> None:
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     assert abs(millions - PARAMETERS_OF_PUBLISHED[f"sam2_hiera_{size}"]) < 0.02
     assert network.sam_mask_decoder.dynamic_multimask_via_stability
+
+
+def test_the_zoo_has_all_eight() -> None:
+    files = {name: file for name, file in published_files().items() if file.fits == "segmenter"}
+    assert {file.recipe for file in files.values()} == {f"sam2/{name}" for name in known_configs()} - {f"sam2/{NANO}"}
+    assert files["sam2.1-hiera-tiny"].entries == len(construct_sam2("sam2.1_hiera_t").state_dict())
+    assert files["sam2-hiera-base-plus"].address.endswith("/072824/sam2_hiera_base_plus.pt")
+
+
+def test_a_published_name_is_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEVNEXT_SAM2_CHECKPOINTS", str(tmp_path))
+    with pytest.raises(UsageError, match=r"checkpoints fetch sam2\.1-hiera-tiny"):
+        load_segmenter("sam2.1_hiera_t", "sam2.1-hiera-tiny")
+    torch.save({"model": construct_sam2("sam2.1_hiera_t").state_dict()}, tmp_path / "sam2.1_hiera_tiny.pt")
+    assert run(["checkpoints", "convert", "sam2.1-hiera-tiny"]) == 0
+    assert load_segmenter("sam2.1_hiera_t", "sam2.1-hiera-tiny", network_size=(64, 64)).channels == 256
 
 
 def test_eight_published_configurations_and_ours_are_known() -> None:

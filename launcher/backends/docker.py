@@ -27,10 +27,12 @@ from launcher.planning import PlannedRun
 from launcher.train_arguments import train_arguments
 
 SERVICE: Final = "train"
-OVERRIDE: Final = "docker.yaml"
-"""In the run directory."""
-RECIPE: Final = "docker_recipe.yaml"
+FOLDER: Final = "docker"
+"""In the run directory: an override for each container."""
+RECIPE: Final = "docker/recipe.yaml"
 """In the run directory: the recipe with every value, so that the container needs no other file of the host."""
+JOINED: Final = "joined"
+"""What the override calls a network that is there already."""
 RUN_LABEL: Final = "bevnext-sam2.run"
 PASSED_ON: Final = ("AWS_", "FSSPEC_S3_", "GLOO_", "NCCL_", "TORCH_NCCL_")
 """Beginnings of the names of environment variables that a container gets from the caller."""
@@ -70,7 +72,7 @@ class Container:
     @property
     def file(self) -> Path:
         """Where the override lies."""
-        return self.run.choices.run_dir / OVERRIDE
+        return self.run.choices.run_dir / FOLDER / f"{self.name}.yaml"
 
     @property
     def stop_seconds(self) -> int:
@@ -135,7 +137,10 @@ def linked_folders(root: Path) -> list[Path]:
 
 def override_text(container: Container) -> str:
     """The override as YAML; Compose reads it after `compose.yaml`."""
-    return yaml.dump({"services": {SERVICE: _service(container)}}, Dumper=_Dumper, sort_keys=False, width=120)
+    content: dict[str, Any] = {"services": {SERVICE: _service(container)}}
+    if container.request.network not in (None, "host"):
+        content["networks"] = {JOINED: {"external": True, "name": _literal(str(container.request.network))}}
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def start_command(container: Container) -> list[str]:
@@ -154,7 +159,7 @@ def _service(container: Container) -> dict[str, Any]:
     if request.network == "host":
         network = {"network_mode": "host", "networks": _Reset()}
     elif request.network:
-        network = {"networks": _Replaced([_literal(request.network)])}
+        network = {"networks": _Replaced([JOINED])}
     return {
         "image": _literal(request.image),
         "command": ["bevnext-sam2", *(_literal(argument) for argument in container.arguments)],

@@ -57,7 +57,8 @@ def train_in_container(request: TrainRequest) -> int:
     docker_engine.check_engine(request.image)
     docker_engine.check_name(container.name)
     run_dir = container.run.choices.run_dir
-    if others := docker_engine.containers_with(RUN_LABEL, str(run_dir)):
+    others = docker_engine.containers_with(RUN_LABEL, str(run_dir))
+    if others and container.run.plan.nodes == 1:  # several nodes share the directory
         raise UsageError(f"{others[0]} is training in {run_dir}", fix="wait for it, or start another run with --run")
     show_plan(container.run, as_json=request.as_json, job={})
     _prepare_folders(container)
@@ -179,7 +180,7 @@ def _prepare_folders(container: Container) -> None:
     """Make what is mounted, so that it belongs to the user and not to root, and write what the container reads."""
     run_dir = container.run.choices.run_dir
     made = [path for mount in container.mounts if mount.writable for path in _make(mount.folder)]
-    made += _make(run_dir)
+    made += _make(container.file.parent)
     save_recipe(container_recipe(container.run), run_dir / RECIPE)
     container.file.write_text(override_text(container), encoding="utf-8")
     if os.getuid() == 0:

@@ -45,9 +45,7 @@ def container(survey: GpuSurvey = NO_GPU, **options: Any) -> Container:
 
 
 def service(made: Container) -> dict[str, Any]:
-    content = yaml.load(override_text(made), _Loader)["services"]
-    assert list(content) == ["train"]
-    return dict(content["train"])
+    return dict(yaml.load(override_text(made), _Loader)["services"]["train"])
 
 
 def mounted(made: Container) -> dict[str, bool]:
@@ -77,7 +75,7 @@ def test_the_container_trains_the_numbers_of_the_plan(root: Path, in_empty_folde
     assert (options["workers"], options["grace_seconds"]) == (plan.workers, plan.grace_seconds)
     assert (options["precision"], options["epochs"], options["lr_scaling"]) == (plan.precision, plan.epochs, "sqrt")
     assert options["overrides"] == ()  # they are in the recipe that is written for it
-    assert options["config"] == str(in_empty_folder / "outputs/first/docker_recipe.yaml")
+    assert options["config"] == str(in_empty_folder / "outputs/first/docker/recipe.yaml")
     assert docker.container_recipe(made.run).engine.seed == 7
 
 
@@ -145,7 +143,9 @@ def test_batch_auto_and_elastic_runs_stay_open(root: Path) -> None:
 
 def test_several_containers_meet_on_a_network(root: Path) -> None:
     options: dict[str, Any] = {"data_root": root, "num_processes": 1, "nnodes": (2, 2), "rdzv_endpoint": "a:29400"}
-    assert service(container(**options, network="training"))["networks"] == ["training"]
+    joined = yaml.load(override_text(container(**options, network="training")), _Loader)
+    (name,) = joined["services"]["train"]["networks"]
+    assert joined["networks"] == {name: {"external": True, "name": "training"}}
     on_host = container(**options, network="host")
     assert (service(on_host)["network_mode"], service(on_host)["networks"]) == ("host", None)
     assert "!reset" in override_text(on_host)
@@ -228,17 +228,17 @@ def test_start_follow_and_clean_up(
     assert train("--container-name", "mine") == 0
     run_dir = in_empty_folder / "outputs" / "r"
     (started,) = [call for call in calls(engine) if "run" in call]
-    files = ["--file", str(ROOT / "compose.yaml"), "--file", str(run_dir / "docker.yaml")]
+    files = ["--file", str(ROOT / "compose.yaml"), "--file", str(run_dir / "docker" / "mine.yaml")]
     assert started == [
         *("compose", "--project-directory", str(ROOT), *files),
         *("run", "--detach", "--no-deps", "--name", "mine", "train"),
     ]
     assert calls(engine)[-1] == ["rm", "--force", "mine"]
-    assert yaml.load((run_dir / "docker.yaml").read_text(), _Loader)["services"]["train"]["command"][:2] == [
+    assert yaml.load((run_dir / "docker" / "mine.yaml").read_text(), _Loader)["services"]["train"]["command"][:2] == [
         "bevnext-sam2",
         "train",
     ]
-    assert (run_dir / "docker_recipe.yaml").is_file()
+    assert (run_dir / "docker" / "recipe.yaml").is_file()
     shown = capfd.readouterr()
     assert "a step" in shown.out
     assert "a warning" in shown.err
@@ -354,6 +354,10 @@ def test_a_running_container_is_never_replaced(
     (engine / "others").write_text("the-first\n")
     assert train() == ExitCode.BAD_USAGE
     assert "the-first is training in" in capsys.readouterr().err
+    (engine / "exit_code").write_text("0")
+    assert train("--nnodes", "2", "--rdzv-endpoint", "the-first:29400") == 0  # the other node of the same run
+    (engine / "calls").unlink()
+    (engine / "calls").touch()
     assert not any(call[0] in ("kill", "rm") or "run" in call for call in calls(engine))
 
 

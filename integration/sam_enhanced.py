@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from integration.sam_features import HieraBackbone, SamFeatures
 from integration.segmenter import check_images, check_size
 
 Mode = Literal["shared", "backbone"]
+
+CONTROL_SEED: Final = 0
+"""Random weights of SAM 2 are the same ones in training, on resuming and in evaluation: they are not saved."""
 
 
 class SAMEnhancedBEVDetector(BEVNeXt):
@@ -57,7 +60,9 @@ class SAMEnhancedBEVDetector(BEVNeXt):
         recipe = bev_config if isinstance(bev_config, Recipe) else load_recipe(str(bev_config))
         super().__init__(_bevnext(recipe), recipe.data)
         check_size(recipe.data.image_size)
-        segmenter = load_segmenter(sam2_model_cfg, sam2_checkpoint, network_size=recipe.data.image_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(CONTROL_SEED)
+            segmenter = load_segmenter(sam2_model_cfg, sam2_checkpoint, network_size=recipe.data.image_size)
         trunk = segmenter.image_encoder.get_submodule("trunk")
         self.strides = (FINEST_STRIDE, 2 * FINEST_STRIDE, 4 * FINEST_STRIDE)
         self.sam: SamFeatures | None = None

@@ -93,6 +93,10 @@ def test_a_checkpoint_knows_the_frozen_weights_it_was_trained_beside(weights: Pa
         enhanced(None, seed=1).load_state_dict(saved)
 
 
+def test_the_control_has_the_same_random_weights_every_time() -> None:
+    enhanced(None, seed=1).load_state_dict(enhanced(None, seed=2).state_dict())
+
+
 def test_frozen_networks_move_with_their_owner() -> None:
     owner = torch.nn.Sequential(Frozen(torch.nn.Linear(2, 2)))
     owner.double()

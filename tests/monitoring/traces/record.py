@@ -2,14 +2,14 @@
 
     python tests/monitoring/traces/record.py [CAUSE]...
 
-Each trains a small network with the project's step, clock and meter, and writes `<cause>.json` beside this file.
+Each trains a small network with the project's step, clock and meter, and writes `<cause>.json` beside this file. `healthy`
+needs a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -50,14 +50,11 @@ class Setting:
     slow_rank: float = 0.0
     checkpoint_mib: int = 0
     exchange_mib: int = 0
-    hogs: int = 0
-    """Other processes that compute all the time."""
 
 
 SETTINGS = {
-    "slow_disk": Setting("data: disk", disk=0.5),
-    "slow_disk_without_workers": Setting("data: disk", workers=0, disk=0.2),
-    "crowded_processors": Setting("data: processors", workers=0, decode=0.15, hogs=8),
+    "slow_disk": Setting("data: disk", disk=4.0),
+    "slow_disk_without_workers": Setting("data: disk", workers=0, disk=4.0),
     "slowed_rank": Setting("slow rank", ranks=2, slow_rank=0.15),
     "big_checkpoints": Setting("checkpoints", checkpoint_mib=96),
     "slow_exchange": Setting("communication", ranks=2, exchange_mib=192),
@@ -137,14 +134,11 @@ def write(path: Path, mib: int) -> None:
 
 def record(name: str) -> None:
     setting = SETTINGS[name]
-    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(setting.hogs)]
     with tempfile.TemporaryDirectory() as folder:
         if setting.ranks == 1:
             one_rank(World(rank=0, size=1, device=torch.device("cpu")), Path(folder), setting)
         else:
             run_ranks(one_rank, setting.ranks, Path(folder), setting)
-        for hog in hogs:
-            hog.kill()
         found = json.loads((Path(folder) / "trace.json").read_text())
     for line in found["lines"]:
         for one in line.get("ranks", ()):

@@ -62,5 +62,5 @@ def test_jupyter_wants_its_token(project: Project, dev_image: str, pictures: Pat
         get(f"http://127.0.0.1:{port}/api/contents?token=wrong")
     assert wrong.value.code == 403
     listed = json.loads(get(f"http://127.0.0.1:{port}/api/contents?token={printed[1]}"))
-    assert "notebooks" in {entry["name"] for entry in listed["content"]}
+    assert "compose.yaml" in {entry["name"] for entry in listed["content"]}
     screenshot(printed[0], pictures / "jupyter.png")

@@ -25,6 +25,7 @@ from evaluation.figures.charts import draw_class_ap, draw_curve, draw_precision_
 from evaluation.figures.palette import CLASS_COLOURS, PRETTY_NAMES
 from evaluation.nuscenes_metrics import TP_ERRORS
 from evaluation.run_record import RunRecord, Scores, read_run
+from monitoring.run_reader import RunReader
 
 _TEMPLATE: Final = "report.html.j2"
 _PICTURE_WIDTHS: Final = {".jpg": 1800, ".png": 1000}
@@ -70,6 +71,7 @@ def render(record: RunRecord) -> str:
         latest=latest,
         tiles=list(_tiles(record, latest)),
         curves=[_svg(figure) for figure in _curves(record)],
+        verdicts=RunReader(record.directory).read().verdicts,
         **_score_charts(latest),
         classes=CLASSES,
         colours=CLASS_COLOURS,

@@ -64,6 +64,7 @@ class Guards:
         self.state.faults += 1
         where = f"step {self.state.step}: {fault.reason}; samples: {', '.join(fault.tokens)}"
         if self.config.non_finite == "stop":
+            self.reporter.fault(self.state.step, fault, "the run ends")
             raise BevnextError(
                 where,
                 fix="look at these samples, or lower the learning rate; --set engine.guards.non_finite=skip passes "

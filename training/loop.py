@@ -17,10 +17,11 @@ from configs.errors import ExitCode
 from configs.plan import Plan
 from configs.schema import Recipe
 from evaluation.checkpoint_files import read_manifest, step_directory_name
-from evaluation.evaluate import evaluate_detector
+from evaluation.evaluate import RESULTS_FILE, evaluate_detector
 from scenes.index import SceneIndex
 from scenes.sample import Batch
 
+from .board_pictures import pictures_of_network, pictures_of_results
 from .checkpoint_writer import CheckpointWriter
 from .checkpoints import CheckpointFolder, RunManifest
 from .guards import Guards
@@ -168,7 +169,16 @@ def evaluate(run: Run) -> None:
         metrics = summary.as_scalars()
         run.reporter.evaluation(step, metrics, time.perf_counter() - begun)
         run.folder.record_metrics(run.folder.folder / name, metrics)
+        show_evaluation(run, run.run_dir / run_directory.RESULTS / name / RESULTS_FILE)
     run.trainer.clock.begin("other")
+
+
+def show_evaluation(run: Run, results: Path) -> None:
+    """Pictures of the evaluation just done, for TensorBoard."""
+    detector, split, data = run.trainer.state.best_detector, run.recipe.data.val_split, run.recipe.data
+    pictures = pictures_of_results(run.index, split, results)
+    pictures |= pictures_of_network(detector, run.index, split, data, run.world.device)
+    run.reporter.pictures(run.trainer.state.step, pictures)
 
 
 def _predicted(run: Run, done: int, samples: int) -> None:

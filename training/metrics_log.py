@@ -6,11 +6,17 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from configs import run_directory
+
+SCORES: Final = ("metrics/NDS", "metrics/mAP")
+"""Curves that TensorBoard compares runs by."""
 
 
 class MetricsLog:
@@ -37,6 +43,21 @@ class MetricsLog:
         """Scalars for TensorBoard alone."""
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+
+    def pictures(self, step: int, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """RGB images `[H, W, 3]` for TensorBoard."""
+        for name, picture in pictures.items():
+            self._board.add_image(name, picture, step, dataformats="HWC")
+
+    def describe(self, texts: Mapping[str, str], settings: Mapping[str, str | float]) -> None:
+        """What the run is: Markdown texts, and settings for TensorBoard's table of runs (HParams)."""
+        for name, text in texts.items():
+            self._board.add_text(name, text)
+        # in the run's own file: add_hparams would open a folder beside it
+        experiment, session, _ = hparams(dict(settings), dict.fromkeys(SCORES, 0.0))  # type: ignore[no-untyped-call]
+        writer = self._board._get_file_writer()  # type: ignore[no-untyped-call]
+        writer.add_summary(experiment)
+        writer.add_summary(session)
 
     def close(self) -> None:
         """Flush both."""

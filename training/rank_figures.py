@@ -42,7 +42,7 @@ class RankMeter:
     world: World
     workers: int
     _begun: float = field(default_factory=time.perf_counter)
-    _loader_before: dict[int, _Spent] = field(default_factory=dict)
+    _loader_before: dict[str, _Spent] = field(default_factory=dict)
 
     def all_ranks(self, steps: int) -> list[RankFigures]:
         """The figures of every process over the last `steps` steps, in rank order; collective."""
@@ -68,17 +68,18 @@ class RankMeter:
         Readers are the workers, or this thread while it waits for what it reads itself. The rest of the time they wait
         for a disk, or have nothing to do.
         """
-        if not self.workers:
-            busy, self.clock.waiting_cpu = self.clock.waiting_cpu, 0.0
-            return {"loader_cpu": min(1.0, busy / waited) if waited else None, "loader_starved": None}
-        spent = {pid: seconds for pid in _loader_processes() if (seconds := _spent(pid)) is not None}
+        readers = [str(pid) for pid in _loader_processes()] if self.workers else ["thread-self"]
+        spent = {reader: seconds for reader in readers if (seconds := _spent(reader)) is not None}
         before, self._loader_before = self._loader_before, spent
-        known = [(spent[pid], before[pid]) for pid in spent if pid in before]
+        known = [(spent[reader], before[reader]) for reader in spent if reader in before]
         if not known or window <= 0:
             return {"loader_cpu": None, "loader_starved": None}
-        running = statistics.mean(now.running - then.running for now, then in known)
-        starved = statistics.mean(now.starved - then.starved for now, then in known)
-        return {"loader_cpu": min(1.0, running / window), "loader_starved": min(1.0, starved / window)}
+        running = statistics.mean(now.running - then.running for now, then in known) / window
+        starved = statistics.mean(now.starved - then.starved for now, then in known) / window
+        if not self.workers:
+            busy, self.clock.waiting_cpu = self.clock.waiting_cpu, 0.0
+            running = busy / waited if waited else 0.0
+        return {"loader_cpu": min(1.0, running), "loader_starved": min(1.0, starved)}
 
 
 def straggler(ranks: Sequence[RankFigures]) -> tuple[float, int] | None:
@@ -130,10 +131,10 @@ def _loader_processes() -> list[int]:
     return [process.pid for process in multiprocessing.active_children() if process.pid is not None]
 
 
-def _spent(pid: int) -> _Spent | None:
+def _spent(task: str) -> _Spent | None:
     """Of the kernel's own account; `None` where it keeps none, and for a process that has just ended."""
     try:
-        running, starved, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+        running, starved, _ = Path(f"/proc/{task}/schedstat").read_text().split()
     except (OSError, ValueError):
         return None
     return _Spent(int(running) / 1e9, int(starved) / 1e9)

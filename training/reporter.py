@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from configs import run_directory
 from configs.plan import Plan
+from configs.schema import Recipe
 
 from .device_watch import DeviceWatch
 from .fault import StepFault
@@ -61,6 +65,12 @@ class SilentReporter:
 
     def evaluation(self, step: int, metrics: dict[str, float], seconds: float) -> None:
         """An evaluation is done."""
+
+    def describe(self, recipe: Recipe) -> None:
+        """What is run."""
+
+    def pictures(self, step: int, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """RGB images of an evaluation."""
 
     def close(self) -> None:
         """The run ends here."""
@@ -145,6 +155,18 @@ class Reporter(SilentReporter):
         self._metrics.write("evaluate", step, {"seconds": seconds}, epoch=self._epoch(step), metrics=metrics)
         self.say(f"evaluated in {seconds:.1f} s: NDS {metrics['NDS']:.4f}, mAP {metrics['mAP']:.4f}")
         self._window.begun += seconds
+
+    def describe(self, recipe: Recipe) -> None:
+        plan = self.plan.model_dump(exclude={"origins", "warnings"})
+        rows = [f"| {name} | {value} | {self.plan.origins.get(name, '')} |" for name, value in plan.items()]
+        table = "\n".join(["| what | value | where it comes from |", "| --- | --- | --- |", *rows])
+        values = {name: value for name, value in plan.items() if isinstance(value, str | int | float)}
+        settings = {**values, "model": recipe.model.family, "weight_decay": recipe.optimizer.weight_decay}
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        self._metrics.describe({"plan": table, "recipe": f"```yaml\n{text}\n```"}, settings)
+
+    def pictures(self, step: int, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        self._metrics.pictures(step, pictures)
 
     def close(self) -> None:
         self._progress.stop()

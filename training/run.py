@@ -127,6 +127,7 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
             for message in start.passed_over:
                 reporter.say(f"not used: {message}")
             reporter.say(_opening(recipe, plan, run_dir, state.step))
+            reporter.describe(recipe)
             for line in weights_account:
                 reporter.say(line)
             trainer = Trainer(state, recipe, plan, world)

@@ -27,6 +27,8 @@ PHASES: Final = (
 )
 """`all_reduce` is what exchanges with other processes cost beyond computation, waiting for the slowest included."""
 
+MOST_MARKS: Final = 1000
+
 
 class StepClock:
     """Adds up seconds by phase. One phase runs at any time."""
@@ -46,6 +48,8 @@ class StepClock:
             self.waiting_cpu += time.thread_time() - self._cpu_before
         self._cpu_before = time.thread_time() if phase == "data_wait" else None
         self._marks.append((phase, self._now()))
+        if len(self._marks) > MOST_MARKS:  # nobody takes what is measured
+            self._add_up()
 
     def gradients_ready(self) -> None:
         """A bucket of gradients is computed; what comes after the last one is the exchange alone."""
@@ -60,11 +64,14 @@ class StepClock:
 
     def take(self) -> dict[str, float]:
         """Seconds of each phase since the last call, up to the last mark that the device has passed."""
+        self._add_up()
+        taken, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
+        return taken
+
+    def _add_up(self) -> None:
         while len(self._marks) > 1 and self._passed(self._marks[1][1]):
             phase, begun = self._marks.popleft()
             self._seconds[phase] += self._between(begun, self._marks[0][1])
-        taken, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
-        return taken
 
     def _now(self) -> Any:
         if self.device.type == "cpu":

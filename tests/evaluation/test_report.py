@@ -20,6 +20,12 @@ from evaluation.nuscenes_metrics import DETAILS_FILE, METRICS_FILE, MetricsSumma
 from evaluation.report import write_report
 
 
+def phases() -> list[dict[str, object]]:
+    """What two processes measured, one of which waits for its data."""
+    seconds = [{"data_wait": 0.0, "forward": 1.0, "all_reduce": 2.0}, {"data_wait": 2.0, "forward": 1.0}]
+    return [{"rank": rank, "pid": 1, "host": "h", "seconds": one} for rank, one in enumerate(seconds)]
+
+
 @pytest.fixture
 def begun_run(tmp_path: Path) -> Path:
     """A run directory before its first step."""
@@ -41,6 +47,7 @@ def finished_run(begun_run: Path) -> Path:
         {
             "event": "train", "time": 1e9 + 60 * step, "step": step, "epoch": step / 10, "loss": 10 / step, "terms": {},
             "learning_rate": 1e-3, "grad_norm": 2.0 + step % 3, "samples_per_second": 7.0, "data_wait": 0.01,
+            "ranks": phases(),
         }
         for step in range(1, 21)
     ]  # fmt: skip
@@ -89,6 +96,7 @@ def test_a_finished_run_has_everything_on_one_page(finished_run: Path) -> None:
     assert page.index("step_00000020") < page.index("step_00000010")
     assert page.index("val_01: the six cameras") < page.index("val_01: the same sample from above")
     assert "my &lt;first&gt; run" in page
+    assert "rank 1 is slow: it waits for data" in page
 
 
 def test_nothing_is_loaded_from_elsewhere(finished_run: Path) -> None:

@@ -51,6 +51,7 @@ def test_a_step_alone_has_every_phase_but_the_exchange() -> None:
     trainer = toy_trainer(ToyDetector(), recipe, toy_plan(recipe, ALONE, 4), ALONE)
     stream = [batch for step in range(3) for batch in step_batches(trainer.plan, 0, step)]
     meter = RankMeter(trainer.clock, ALONE, workers=0)
+    meter.all_ranks(steps=1)
     steps = micro_batches_of_steps(stream, trainer.plan.accumulation, ALONE.device, trainer.clock)
     for micro_batches, waited in steps:
         assert waited >= 0
@@ -62,6 +63,7 @@ def test_a_step_alone_has_every_phase_but_the_exchange() -> None:
     assert figures["seconds"]["all_reduce"] < own_work(figures["seconds"])
     assert figures["memory_allocated"] > 2**20
     assert 0 <= figures["loader_cpu"] <= 1
+    assert 0 <= figures["loader_starved"] <= 1
     assert straggler([figures]) is None
 
 

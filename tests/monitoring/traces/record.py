@@ -2,8 +2,8 @@
 
     python tests/monitoring/traces/record.py [CAUSE]...
 
-Each trains a small network with the project's step, clock and meter, and writes `<cause>.json` beside this file. `healthy`
-needs a machine that does nothing else.
+Each trains a small network with the project's step, clock and meter, and writes `<cause>.json` beside this file.
+`healthy` needs a machine that does nothing else.
 """
 
 from __future__ import annotations

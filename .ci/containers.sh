@@ -23,7 +23,7 @@ fi
 # What the lane leaves behind would fill a disk in a few runs.
 clean_up() {
     docker image rm --force "$image" "$image-dev" >/dev/null 2>&1 || true
-    docker builder prune --all --force >/dev/null 2>&1 || true
+    [ -z "${CI:-}$brought_up" ] || docker builder prune --all --force >/dev/null 2>&1 || true
     [ -z "$brought_up" ] || "$engine" down
 }
 trap clean_up EXIT

@@ -88,4 +88,5 @@ if __name__ == "__main__":
     try:
         main()
     except BevnextError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(int(error.exit_code))

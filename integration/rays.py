@@ -93,17 +93,18 @@ def _covered(pairs: Pairs, cam_from_img: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def outline_coverage(
-    pairs: Pairs, cam_from_img: Tensor, image_size: tuple[int, int], raster: tuple[int, int]
+    pairs: Pairs, cam_from_img: Tensor, image_size: tuple[int, int], raster: tuple[int, int], rays_per_side: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """What boxes fill of the cells of a raster laid over the image, two times two rays a cell.
+    """What boxes fill of the cells of a raster laid over the image.
 
     Args:
         raster: height and width of the raster in cells.
+        rays_per_side: of a cell; 1 with a raster of the image's size asks for each pixel's centre.
 
     Returns:
         float32 `[P, h, w]` twice, 0 to 1: each box's outline, and the part of it that no nearer box covers.
     """
-    fine = (2 * raster[0], 2 * raster[1])
+    fine = (rays_per_side * raster[0], rays_per_side * raster[1])
     pixels = grid_pixels(fine, image_size, pairs.box.device)
     whole = torch.zeros(len(pairs), *fine, device=pairs.box.device)
     open_part = torch.zeros_like(whole)
@@ -118,12 +119,12 @@ def outline_coverage(
         hit = own.isfinite()
         whole[number][window] = hit.view(rays.shape[:2]).float()
         open_part[number][window] = (hit & (own <= nearest)).view(rays.shape[:2]).float()
-    return _halved(whole), _halved(open_part)
+    return _per_cell(whole, rays_per_side), _per_cell(open_part, rays_per_side)
 
 
-def _halved(fine: Tensor) -> Tensor:
+def _per_cell(fine: Tensor, side: int) -> Tensor:
     count, rows, columns = fine.shape
-    return fine.view(count, rows // 2, 2, columns // 2, 2).mean((2, 4))
+    return fine.view(count, rows // side, side, columns // side, side).mean((2, 4))
 
 
 def _own_and_nearest(pairs: Pairs, number: int, rays: Tensor) -> tuple[Tensor, Tensor]:

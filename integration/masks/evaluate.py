@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Final
 
 import torch
-from torch import Tensor
 
 from integration.composition import keep_to_outlines
 from integration.masks.examples import MaskExample, MaskExamples
@@ -27,6 +26,7 @@ def evaluate_masks(
     """Scores of all objects with at least one visible pixel.
 
     Args:
+        examples: with hulls.
         every: take each n-th image only.
     """
     scores = MaskScores(WAYS)
@@ -45,14 +45,9 @@ def _score(scores: MaskScores, example: MaskExample, segmenter: Segmenter) -> No
     logits = decode_examples(segmenter, [example], segmenter.encode(example.image[None])).logits.cpu()
     rows, columns = example.outline.shape[1:]
     cells = example.boxes * torch.tensor([columns / width, rows / height] * 2)
-    found = _at((height, width), keep_to_outlines(logits, cells, example.outline)) > 0
-    hull = _at((height, width), example.outline[:, None]) > 0.5
-    open_hull = _at((height, width), example.open_outline[:, None]) > 0.5
+    found = upsample(keep_to_outlines(logits, cells, example.outline), (height, width))[:, 0] > 0
+    assert example.hulls is not None
     for number, truth in enumerate(example.masks):
         if bool(truth.any()):
-            masks = [one[number].numpy() for one in (found, hull, open_hull)]
+            masks = [one[number].numpy() for one in (found, *example.hulls)]
             scores.add(float(example.occlusion[number]), truth.numpy(), masks)
-
-
-def _at(size: tuple[int, int], raster: Tensor) -> Tensor:
-    return upsample(raster, size)[:, 0]

@@ -81,6 +81,8 @@ class MaskExample:
     """float32 `[P]`: share of the outline that nearer boxes cover."""
     labels: Tensor
     """int64 `[P]`: class, -1 for those outside the detection task."""
+    hulls: tuple[Tensor, Tensor] | None = None
+    """bool `[P, H, W]` twice, where they were asked for: pixels of the 3D box, and those that no nearer box covers."""
 
     def mirrored(self) -> MaskExample:
         """Left and right exchanged."""
@@ -99,15 +101,22 @@ class MaskExamples(Dataset[MaskExample]):
         rows: rows of the index.
         network_size: height and width of the network image; the raster is a quarter of it.
         largest: most objects of an image; of more, evenly spread ones by distance are taken.
+        with_hulls: give `MaskExample.hulls` too.
     """
 
     def __init__(
-        self, index: SceneIndex, rows: Sequence[int], network_size: tuple[int, int], largest: int = 1 << 30
+        self,
+        index: SceneIndex,
+        rows: Sequence[int],
+        network_size: tuple[int, int],
+        largest: int = 1 << 30,
+        with_hulls: bool = False,
     ) -> None:
         self.index = index
         self.places = [(int(row), camera) for row in rows for camera in range(len(CAMERAS))]
         self.raster = (network_size[0] // LOGIT_STRIDE, network_size[1] // LOGIT_STRIDE)
         self.largest = largest
+        self.with_hulls = with_hulls
         self.exact = ExactMasks(index.dataroot)
         self._loader = ImageLoader()
 
@@ -134,7 +143,15 @@ class MaskExamples(Dataset[MaskExample]):
             masks=torch.from_numpy(mask[None] == numbers[chosen.numpy(), None, None]),
             occlusion=hidden[chosen],
             labels=torch.from_numpy(frame.annotations.labels)[pairs.object[chosen]],
+            hulls=self._hulls(pairs, cam_from_img, rig.image_size, chosen) if self.with_hulls else None,
         )
+
+    def _hulls(
+        self, pairs: Pairs, cam_from_img: Tensor, size: tuple[int, int], chosen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """At the full resolution of the image: as good as geometry can be."""
+        whole, open_part = outline_coverage(pairs, cam_from_img, size, size, rays_per_side=1)
+        return whole[chosen] > 0.5, open_part[chosen] > 0.5
 
     def _spread(self, pairs: Pairs) -> Tensor:
         order = pairs.distance.argsort()

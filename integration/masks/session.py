@@ -84,7 +84,7 @@ def run_evaluation(
     """Scores by occlusion and way."""
     index = open_index(data_root, version)
     segmenter = load_segmenter(config, weights, device=chosen_device(device))
-    examples = MaskExamples(index, index.rows_in(split).tolist(), segmenter.network_size)
+    examples = MaskExamples(index, index.rows_in(split).tolist(), segmenter.network_size, with_hulls=True)
     return evaluate_masks(segmenter, examples, every).summary()
 
 

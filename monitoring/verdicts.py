@@ -130,14 +130,18 @@ def _slow_rank(trace: Trace) -> Iterator[Verdict]:
     change = (
         f"look at the disk and the processors of {where or 'its machine'}"
         if on_data
-        else f"look at {trace.device_of(slowest) or 'its device'} on {where or 'its machine'}: other jobs, clocks, "
-        "PCIe width; drain the machine if it stays"
+        else f"look at {_device_words(trace, slowest)} on {where or 'its machine'}: other jobs, clocks, PCIe width; "
+        "drain the machine if it stays"
     )
     yield Verdict(
         "slow rank", excess / trace.step_seconds(), f"rank {slowest} is slow: {reason}",
         (f"works {work[slowest] * 1e3:.0f} ms of a step, the median rank {work[middle] * 1e3:.0f} ms",
          f"slowest in {each[slowest]} of {len(trace.windows)} lines of the log"), change,
     )  # fmt: skip
+
+
+def _device_words(trace: Trace, rank: int) -> str:
+    return {"": "its device", "cpu": "its processors"}.get(trace.device_of(rank), trace.device_of(rank))
 
 
 def _communication(trace: Trace) -> Iterator[Verdict]:

@@ -42,7 +42,7 @@ def sam2() -> None:
 @_ROOT
 @_CONFIG
 @click.option("--weights", metavar="NAME|FILE", help="Weights to start from. Default: from scratch.")
-@click.option("--steps", type=click.IntRange(min=1), default=400, show_default=True, help="Optimiser steps.")
+@click.option("--steps", type=click.IntRange(min=1), default=700, show_default=True, help="Optimiser steps.")
 @click.option("--images", type=click.IntRange(min=1), default=4, show_default=True, help="Images per step.")
 @click.option(
     "--objects", type=click.IntRange(min=1), default=6, show_default=True, help="Most objects of an image that train."

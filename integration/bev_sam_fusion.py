@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from configs.errors import UsageError
 from integration.composition import box_iou, keep_to_outlines, share_pixels, tight_boxes
 from integration.object_prompts import DecodedPairs, decode_pairs
-from integration.projection import CameraRig, Pairs, Visibility, check_boxes, project_boxes
+from integration.projection import ALL_VISIBLE, CameraRig, Pairs, Visibility, check_boxes, project_boxes, worth
 from integration.rays import occlusion, outline_coverage
 from integration.rle import encode_masks
 from integration.sam2_weights import load_segmenter
@@ -130,11 +130,14 @@ class BEVSAMFusion(nn.Module):
         boxes, scores, labels = self._checked(detections)
         kept = (scores >= self.limits.min_score).nonzero()[:, 0]
         kept = kept[scores[kept].argsort(descending=True, stable=True)[: self.limits.objects]]
-        pairs = self._bounded(project_boxes(boxes[kept], rig, self.visibility), len(rig))
-        outline, open_outline = outline_coverage(pairs, rig.cam_from_pixel, rig.size, self._raster())
+        seen = project_boxes(boxes[kept], rig, ALL_VISIBLE)
+        pairs = self._bounded(seen.select(worth(seen, self.visibility)), len(rig))
+        outline, open_outline = outline_coverage(pairs, rig.cam_from_pixel, rig.size, self._raster(), others=seen)
         if features is None and len(pairs):
             features = self.segmenter.encode(images)
-        decoded = decode_pairs(self.segmenter, features, pairs, rig, outline, open_outline, self.passes, self.chunk)
+        decoded = decode_pairs(
+            self.segmenter, features, pairs, seen, rig, outline, open_outline, self.passes, self.chunk
+        )
         logits = keep_to_outlines(decoded.logits.cpu(), self._cells(pairs.box, rig.size), outline)
         masks, maps = self._composed(logits, pairs, rig)
         return {
@@ -150,7 +153,7 @@ class BEVSAMFusion(nn.Module):
             "mask_scores": _quality(decoded, masks, pairs),
             "object_presence": decoded.presence.sigmoid().cpu(),
             "truncation": pairs.truncation.float(),
-            "occlusion": occlusion(pairs, rig.cam_from_pixel).float(),
+            "occlusion": occlusion(pairs, rig.cam_from_pixel, seen).float(),
             "visible_fraction": (masks.flatten(1).sum(1) / pairs.area.clamp(min=1)).float(),
             "instance_maps": maps,
         }

@@ -50,6 +50,7 @@ def decode_pairs(
     segmenter: Segmenter,
     features: ImageFeatures | None,
     pairs: Pairs,
+    others: Pairs,
     rig: CameraRig,
     outline: Tensor,
     open_outline: Tensor,
@@ -59,6 +60,7 @@ def decode_pairs(
     """A mask for each pair.
 
     Args:
+        others: all pairs that may hide something.
         features: of the rig's images in its order; `None` where there are no pairs.
         outline, open_outline: `[P, h, w]` of `rays.outline_coverage`.
     """
@@ -74,7 +76,7 @@ def decode_pairs(
                 segmenter, features, plain, outline.to(boxes.device), open_outline.to(boxes.device), chunk
             )
         )
-    points, labels = _nearer_points(pairs, rig)
+    points, labels = _nearer_points(pairs, others, rig)
     found = segmenter.decode(features, _box_prompts(image, boxes, points, labels), chunk=chunk)
     for _ in range(passes - 1):
         gated = keep_to_outlines(found.logits.cpu(), _in_cells(pairs.box, rig, outline), outline)
@@ -88,9 +90,9 @@ def _single(outputs: MaskOutputs) -> DecodedPairs:
     return DecodedPairs(outputs.logits.float(), outputs.iou[:, 0].float(), outputs.presence.float(), outputs.token)
 
 
-def _nearer_points(pairs: Pairs, rig: CameraRig) -> tuple[Tensor, Tensor]:
+def _nearer_points(pairs: Pairs, others: Pairs, rig: CameraRig) -> tuple[Tensor, Tensor]:
     """Points `[P, K, 2]` on nearer objects, and their labels."""
-    points, valid = occluded_points(pairs, rig.cam_from_pixel, NEGATIVES)
+    points, valid = occluded_points(pairs, rig.cam_from_pixel, NEGATIVES, others)
     return points.float(), torch.where(valid, NEGATIVE, NO_POINT)
 
 

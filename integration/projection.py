@@ -125,6 +125,10 @@ class Visibility:
     max_truncation: float = 0.9
 
 
+ALL_VISIBLE: Final = Visibility(min_area=1.0, min_side=0.0, max_truncation=1.1)
+"""Whatever shows at all: too little for a mask may still hide others."""
+
+
 def box_corners(boxes: Tensor) -> Tensor:
     """Corners `[N, 8, 3]` of boxes `[N, 7+]`, in the order of `SIGNS` (forward, left, up)."""
     signs = boxes.new_tensor(SIGNS)
@@ -177,7 +181,7 @@ def project_solids(
         front_corners=front,
         corners=in_cameras,
     )
-    return pairs.select(_worth(pairs, visibility or Visibility()))
+    return pairs.select(worth(pairs, visibility or Visibility()))
 
 
 def near_outline(corners: Tensor, img_from_cam: Tensor) -> tuple[Polygons, Tensor]:
@@ -243,8 +247,9 @@ def _in_cameras(corners: Tensor, rig: CameraRig, velocity: Tensor | None) -> Ten
     return corners @ cam_from_ego[:, None, :3, :3].transpose(-1, -2) + cam_from_ego[:, None, None, :3, 3]
 
 
-def _worth(pairs: Pairs, visibility: Visibility) -> Tensor:
+def worth(pairs: Pairs, visibility: Visibility) -> Tensor:
+    """bool `[P]`: the pairs that are visible enough."""
     sides = pairs.box[:, 2:] - pairs.box[:, :2]
-    worth: Tensor = (pairs.area >= visibility.min_area) & (sides.amin(-1) >= visibility.min_side)
-    worth &= (pairs.truncation < visibility.max_truncation) & (pairs.distance > 0)
-    return worth
+    kept: Tensor = (pairs.area >= visibility.min_area) & (sides.amin(-1) >= visibility.min_side)
+    kept &= (pairs.truncation < visibility.max_truncation) & (pairs.distance > 0)
+    return kept

@@ -53,18 +53,21 @@ def grid_pixels(size: tuple[int, int], image_size: tuple[int, int], device: torc
     return torch.stack([u, v], -1)
 
 
-def occlusion(pairs: Pairs, cam_from_img: Tensor) -> Tensor:
+def occlusion(pairs: Pairs, cam_from_img: Tensor, others: Pairs | None = None) -> Tensor:
     """`[P]`: share of each outline that nearer boxes cover, as far as boxes tell.
 
     Args:
         cam_from_img: `[C, 3, 3]`; the pairs' boxes are in pixels of that image.
+        others: all pairs that may hide something, where they are more than `pairs`.
     """
-    return _covered(pairs, cam_from_img)[0]
+    return _covered(pairs, cam_from_img, others or pairs)[0]
 
 
-def occluded_points(pairs: Pairs, cam_from_img: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def occluded_points(
+    pairs: Pairs, cam_from_img: Tensor, count: int, others: Pairs | None = None
+) -> tuple[Tensor, Tensor]:
     """Up to `count` points in each pair's 2D box that belong to nearer boxes: `[P, count, 2]`, and which are valid."""
-    _, points, covered = _covered(pairs, cam_from_img)
+    _, points, covered = _covered(pairs, cam_from_img, others or pairs)
     numbers = covered.cumsum(1)
     total = numbers[:, -1:]
     # evenly spread over the covered samples, in reading order
@@ -74,7 +77,7 @@ def occluded_points(pairs: Pairs, cam_from_img: Tensor, count: int) -> tuple[Ten
     return points.gather(1, place[..., None].expand(-1, -1, 2)), (total >= count).expand(-1, count)
 
 
-def _covered(pairs: Pairs, cam_from_img: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _covered(pairs: Pairs, cam_from_img: Tensor, others: Pairs) -> tuple[Tensor, Tensor, Tensor]:
     """Share covered `[P]`; sample points `[P, R, 2]`; those that a nearer box covers, `[P, R]`."""
     steps = (torch.arange(SAMPLES, device=pairs.box.device, dtype=torch.float64) + 0.5) / SAMPLES
     v, u = torch.meshgrid(steps, steps, indexing="ij")
@@ -85,7 +88,7 @@ def _covered(pairs: Pairs, cam_from_img: Tensor) -> tuple[Tensor, Tensor, Tensor
     covered = torch.zeros(points.shape[:2], dtype=torch.bool, device=box.device)
     for number in range(len(pairs)):  # one after the other: memory stays bounded with thousands of boxes
         rays = pixel_rays(points[number], cam_from_img[pairs.camera[number]].double())
-        own, nearest = _own_and_nearest(pairs, number, rays)
+        own, nearest = _own_and_nearest(pairs, number, rays, others)
         hit = own.isfinite()
         covered[number] = nearest < own  # also beside the outline, where own is infinite
         share[number] = (covered[number] & hit).sum() / hit.sum().clamp(min=1)
@@ -93,13 +96,19 @@ def _covered(pairs: Pairs, cam_from_img: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def outline_coverage(
-    pairs: Pairs, cam_from_img: Tensor, image_size: tuple[int, int], raster: tuple[int, int], rays_per_side: int = 2
+    pairs: Pairs,
+    cam_from_img: Tensor,
+    image_size: tuple[int, int],
+    raster: tuple[int, int],
+    rays_per_side: int = 2,
+    others: Pairs | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What boxes fill of the cells of a raster laid over the image.
 
     Args:
         raster: height and width of the raster in cells.
         rays_per_side: of a cell; 1 with a raster of the image's size asks for each pixel's centre.
+        others: as in `occlusion`.
 
     Returns:
         float32 `[P, h, w]` twice, 0 to 1: each box's outline, and the part of it that no nearer box covers.
@@ -115,7 +124,7 @@ def outline_coverage(
         )
         window = (slice(max(top - 1, 0), bottom + 2), slice(max(left - 1, 0), right + 2))
         rays = pixel_rays(pixels[window], cam_from_img[pairs.camera[number]].double())
-        own, nearest = _own_and_nearest(pairs, number, rays.flatten(0, 1))
+        own, nearest = _own_and_nearest(pairs, number, rays.flatten(0, 1), others or pairs)
         hit = own.isfinite()
         whole[number][window] = hit.view(rays.shape[:2]).float()
         open_part[number][window] = (hit & (own <= nearest)).view(rays.shape[:2]).float()
@@ -127,14 +136,14 @@ def _per_cell(fine: Tensor, side: int) -> Tensor:
     return fine.view(count, rows // side, side, columns // side, side).mean((2, 4))
 
 
-def _own_and_nearest(pairs: Pairs, number: int, rays: Tensor) -> tuple[Tensor, Tensor]:
+def _own_and_nearest(pairs: Pairs, number: int, rays: Tensor, others: Pairs) -> tuple[Tensor, Tensor]:
     """Depths `[R]` at which rays meet a pair's box, and the nearest of the other boxes in its camera."""
-    in_way = (pairs.camera == pairs.camera[number]) & _overlap(pairs.box, pairs.box[number])
-    in_way[number] = False
+    in_way = (others.camera == pairs.camera[number]) & (others.object != pairs.object[number])
+    in_way &= _overlap(others.box, pairs.box[number])
     own = ray_depths(pairs.corners[number : number + 1], rays)[0][0]
     if not bool(in_way.any()):
         return own, torch.full_like(own, torch.inf)
-    return own, ray_depths(pairs.corners[in_way], rays)[0].amin(0)
+    return own, ray_depths(others.corners[in_way], rays)[0].amin(0)
 
 
 def _overlap(boxes: Tensor, box: Tensor) -> Tensor:

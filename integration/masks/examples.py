@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from configs.errors import DataError
 from configs.nuscenes import CAMERAS
-from integration.projection import Pairs
+from integration.projection import ALL_VISIBLE, Pairs, Visibility, worth
 from integration.rays import occlusion, outline_coverage
 from integration.scene_boxes import annotated_pairs, rig_of
 from integration.segmenter import LOGIT_STRIDE
@@ -127,11 +127,12 @@ class MaskExamples(Dataset[MaskExample]):
         row, camera = self.places[item]
         frame = self.index.frame(row)
         rig = rig_of(frame)
-        pairs = annotated_pairs(frame, rig)
-        pairs = pairs.select(pairs.camera == camera)
+        seen = annotated_pairs(frame, rig, ALL_VISIBLE)
+        seen = seen.select(seen.camera == camera)
+        pairs = seen.select(worth(seen, Visibility()))
         cam_from_img = torch.linalg.inv(rig.img_from_cam)
-        hidden = occlusion(pairs, cam_from_img).float()
-        outline, open_outline = outline_coverage(pairs, cam_from_img, rig.image_size, self.raster)
+        hidden = occlusion(pairs, cam_from_img, seen).float()
+        outline, open_outline = outline_coverage(pairs, cam_from_img, rig.image_size, self.raster, others=seen)
         chosen = self._spread(pairs)
         numbers = self.exact.numbers(self.index, frame)[pairs.object.numpy()]
         mask = self.exact.read(frame.image_paths[camera])
@@ -143,14 +144,14 @@ class MaskExamples(Dataset[MaskExample]):
             masks=torch.from_numpy(mask[None] == numbers[chosen.numpy(), None, None]),
             occlusion=hidden[chosen],
             labels=torch.from_numpy(frame.annotations.labels)[pairs.object[chosen]],
-            hulls=self._hulls(pairs, cam_from_img, rig.image_size, chosen) if self.with_hulls else None,
+            hulls=self._hulls(pairs, seen, cam_from_img, rig.image_size, chosen) if self.with_hulls else None,
         )
 
     def _hulls(
-        self, pairs: Pairs, cam_from_img: Tensor, size: tuple[int, int], chosen: Tensor
+        self, pairs: Pairs, seen: Pairs, cam_from_img: Tensor, size: tuple[int, int], chosen: Tensor
     ) -> tuple[Tensor, Tensor]:
         """At the full resolution of the image: as good as geometry can be."""
-        whole, open_part = outline_coverage(pairs, cam_from_img, size, size, rays_per_side=1)
+        whole, open_part = outline_coverage(pairs, cam_from_img, size, size, rays_per_side=1, others=seen)
         return whole[chosen] > 0.5, open_part[chosen] > 0.5
 
     def _spread(self, pairs: Pairs) -> Tensor:

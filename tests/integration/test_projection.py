@@ -18,6 +18,7 @@ from integration.projection import (
     box_corners,
     near_outline,
     project_boxes,
+    worth,
 )
 from integration.rays import occlusion, pixel_rays, ray_depths
 
@@ -189,6 +190,16 @@ def test_occlusion_is_the_share_behind_nearer_boxes() -> None:
     found = occlusion(pairs, torch.linalg.inv(INTRINSICS)[None])
     assert 0.4 < float(found[0]) < 0.6
     assert found[1:].tolist() == [0.0, 0.0]
+
+
+def test_what_is_too_much_cut_off_for_a_mask_still_hides_others() -> None:
+    boxes = torch.cat([box(20.0, -11.0, size=(2, 2, 2)), box(10.0, -9.5, size=(0.2, 8, 8))])
+    seen = project_boxes(boxes, one_camera(), ALL)
+    pairs = seen.select(worth(seen, Visibility(max_truncation=0.5)))
+    assert pairs.object.tolist() == [0]
+    cam_from_img = torch.linalg.inv(INTRINSICS)[None]
+    assert occlusion(pairs, cam_from_img).tolist() == [0.0]
+    assert occlusion(pairs, cam_from_img, seen).item() > 0.5
 
 
 # --- the error table -----------------------------------------------------------------------------------------------

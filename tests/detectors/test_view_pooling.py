@@ -94,6 +94,7 @@ def test_a_camera_on_the_axis_fills_cells_ahead_of_it():
         canvas_rotation=torch.eye(3)[None, None],
         canvas_translation=torch.zeros(1, 1, 3),
         bev_rotation=torch.eye(3)[None],
+        mounting=torch.cat([rotation, torch.tensor([[0.0], [0.0], [1.5]])], -1)[None, None],
     )
     x, y, z = view.frustum_points(geometry, (8, 22))
     assert (x - view.bins.lower).abs().amin() < 1e-6

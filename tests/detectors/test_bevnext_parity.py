@@ -163,6 +163,12 @@ def test_depth_bins(case):
     golden.check("out/gt_depth_bins", depth_bins(batch.depth.flatten(0, 1), DepthBins(1.0, 0.5, 118)), 1e-6)
 
 
+UNEXPLAINED = (
+    "losses are 2.6e-4 off, not 1e-4 (a float64 run is 2.9e-4 off the stored float32 ones), and gradient norms at the "
+    "95 % quantile 1.07 %, not 1 % (no float64 run has explained that)"
+)
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -171,7 +177,7 @@ def test_depth_bins(case):
     ],
     ids=lambda case: case.name,
 )
-def test_train_mode_statistics(case):
+def test_train_mode_statistics(case, request):
     """Batch statistics, dropout off: losses, running statistics after forward and after backward, gradients."""
     golden, model, batch, images = case.open()
     model.train()
@@ -191,13 +197,14 @@ def test_train_mode_statistics(case):
     golden.check_norms("bn_after_forward/l2", after_forward, "running names")
     sum(terms.values()).backward()
     golden.check_norms("bn/l2_after_backward", norms(running_only=False), "bn/names")
-    # Stage 2: the stored float32 losses are up to 2.9e-4 off those of a float64 run, float32 runs of ours up to 2.7e-4.
-    golden.check_losses(terms, tolerance=1e-4 if case.stage == 1 else 6e-4)
     # With batch statistics these gradients are ill-conditioned: in float64 the network is within 1.4 % of the stored
     # float32 norms (median 0.09 %). Two biases in front of a batch normalisation have a true gradient of zero.
     gradients = {key: float(value.grad.double().norm()) for key, value in model.named_parameters()}
-    limits = {0.5: 0.002, 0.95: 0.01 if case.stage == 1 else 0.015, 1.0: 0.25}
     vanishing = ("depth_emb.0.bias", "img_view_transformer.depth_net.reduce_conv.0.bias")
-    golden.check_norms("grad/l2", gradients, "grad/names", limits, vanishing)
     if case.stage == 2:
-        pytest.xfail("gradient norms at the 95 % quantile are 1.07 % off, not 1 %; no float64 run has explained it")
+        # A guard against anything worse than what is known; it is not parity. That is the check below.
+        golden.check_losses(terms, tolerance=6e-4)
+        golden.check_norms("grad/l2", gradients, "grad/names", {0.5: 0.002, 0.95: 0.015, 1.0: 0.25}, vanishing)
+        request.applymarker(pytest.mark.xfail(strict=True, reason=UNEXPLAINED))
+    golden.check_losses(terms, tolerance=1e-4)
+    golden.check_norms("grad/l2", gradients, "grad/names", {0.5: 0.002, 0.95: 0.01, 1.0: 0.25}, vanishing)

@@ -14,6 +14,7 @@ from torch import nn
 from configs.errors import UsageError
 from configs.published_weights import record
 from configs.recipes import load_recipe
+from configs.replaced_file import replacing
 from configs.schema import BEVNeXtConfig, DataConfig
 from detectors.interface import Detector
 from detectors.weight_files import WeightsFile, read_weights
@@ -54,10 +55,9 @@ def check_fit(weights: str | Path, recipe_name: str, backbone_only: bool) -> Fit
 
 def convert(file: WeightsFile, target: Path) -> None:
     """Write the weights alone to `target` as safetensors, and keep its SHA-256; a reader sees a whole file or none."""
-    unfinished = target.with_name(f".{target.name}.new")
     tensors = {name: tensor.contiguous().clone() for name, tensor in file.state.items()}
-    save_file(tensors, unfinished, metadata={"format": "pt", "source": file.path.name})
-    unfinished.replace(target)
+    with replacing(target) as unfinished:
+        save_file(tensors, unfinished, metadata={"format": "pt", "source": file.path.name})
     record(target)
 
 

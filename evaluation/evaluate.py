@@ -7,9 +7,9 @@ from typing import Final
 
 import torch
 
+from configs.replaced_file import replace_text
 from configs.schema import DataConfig
 from detectors.interface import Detector
-from evaluation.atomic_file import write_atomically
 from evaluation.nuscenes_metrics import METRICS_FILE, MetricsSummary, evaluate_nuscenes
 from evaluation.predict import ProgressHook, predict
 from evaluation.results import write_results
@@ -43,5 +43,5 @@ def evaluate_detector(
         return None
     results = write_results(out_dir / RESULTS_FILE, predictions)
     summary = evaluate_nuscenes(results, index.dataroot, index.version, split, out_dir)
-    write_atomically(out_dir / METRICS_FILE, summary.model_dump_json(indent=2))
+    replace_text(out_dir / METRICS_FILE, summary.model_dump_json(indent=2))
     return summary

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from configs.errors import DataError, UsageError
 from configs.nuscenes import CLASSES, TABLES
-from evaluation.atomic_file import write_atomically
+from configs.replaced_file import replace_text
 from evaluation.results import read_results
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def evaluate_nuscenes(
     tokens = _split_tokens(nusc, split)
     _check_samples(results_path, predictions, tokens, split)
     scores, curves, annotations = _run_devkit(nusc, results_path, split, predictions)
-    write_atomically(out_dir / SUMMARY_FILE, json.dumps(scores, indent=2))
-    write_atomically(out_dir / DETAILS_FILE, json.dumps(curves))
+    replace_text(out_dir / SUMMARY_FILE, json.dumps(scores, indent=2))
+    replace_text(out_dir / DETAILS_FILE, json.dumps(curves))
     return MetricsSummary(
         nds=scores["nd_score"],
         mean_ap=scores["mean_ap"],

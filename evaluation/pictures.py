@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from evaluation.atomic_file import write_atomically
+from configs.replaced_file import replace_bytes
 from evaluation.figures.bev import draw_bev, to_bytes
 from evaluation.figures.cameras import Canvas, draw_cameras
 from evaluation.figures.charts import draw_class_ap, draw_precision_recall
@@ -38,8 +38,8 @@ def draw_sample(
 ) -> tuple[Path, Path]:
     """Write `<name>_cameras.jpg` and `<name>_bev.png` of one sample into `folder`."""
     view, shown, truth = _scene_parts(index, row, predictions, min_score, with_truth)
-    cameras = write_atomically(folder / f"{name}_cameras.jpg", _jpeg(draw_cameras(view, shown, truth)))
-    above = write_atomically(folder / f"{name}_bev.png", to_bytes(draw_bev(view, shown, truth), "png"))
+    cameras = replace_bytes(folder / f"{name}_cameras.jpg", _jpeg(draw_cameras(view, shown, truth)))
+    above = replace_bytes(folder / f"{name}_bev.png", to_bytes(draw_bev(view, shown, truth), "png"))
     return cameras, above
 
 
@@ -68,8 +68,8 @@ def draw_film(
 
 def draw_score_charts(summary: MetricsSummary, details: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
     """Write `ap_per_class.pdf` and `precision_recall.pdf`; `details` is the devkit's metrics_details.json."""
-    write_atomically(folder / "ap_per_class.pdf", to_bytes(draw_class_ap(summary), "pdf"))
-    write_atomically(folder / "precision_recall.pdf", to_bytes(draw_precision_recall(details, summary), "pdf"))
+    replace_bytes(folder / "ap_per_class.pdf", to_bytes(draw_class_ap(summary), "pdf"))
+    replace_bytes(folder / "precision_recall.pdf", to_bytes(draw_precision_recall(details, summary), "pdf"))
 
 
 def spread_rows(index: SceneIndex, split: str, count: int) -> list[int]:

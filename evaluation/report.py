@@ -20,7 +20,7 @@ from PIL import Image
 
 from configs import run_directory
 from configs.nuscenes import CLASSES
-from evaluation.atomic_file import write_atomically
+from configs.replaced_file import replace_text
 from evaluation.figures.charts import draw_class_ap, draw_curve, draw_precision_recall, to_svg
 from evaluation.figures.palette import CLASS_COLOURS, PRETTY_NAMES
 from evaluation.nuscenes_metrics import TP_ERRORS
@@ -53,7 +53,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         DataError: a file of the run is damaged.
     """
     record = read_run(run)
-    return write_atomically(out or run / run_directory.REPORT, render(record))
+    return replace_text(out or run / run_directory.REPORT, render(record))
 
 
 def render(record: RunRecord) -> str:

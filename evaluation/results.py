@@ -17,7 +17,7 @@ import numpy as np
 
 from configs.errors import DataError
 from configs.nuscenes import CLASSES
-from evaluation.atomic_file import write_atomically
+from configs.replaced_file import replace_text
 from evaluation.global_boxes import GlobalBoxes
 
 MAX_BOXES: Final = 500
@@ -57,7 +57,7 @@ def write_results(path: Path, predictions: Mapping[str, GlobalBoxes], meta: Mapp
     """
     results = {token: _records(token, boxes) for token, boxes in predictions.items()}
     content = {"meta": dict(meta or CAMERA_ONLY), "results": results}
-    return write_atomically(path, json.dumps(content, allow_nan=False))
+    return replace_text(path, json.dumps(content, allow_nan=False))
 
 
 def read_results(path: Path) -> dict[str, GlobalBoxes]:

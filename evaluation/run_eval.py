@@ -12,7 +12,7 @@ from rich.console import Console
 from configs import run_directory
 from configs.errors import UsageError
 from configs.recipes import SPLITS_OF_VERSION
-from evaluation.atomic_file import write_atomically
+from configs.replaced_file import replace_text
 from evaluation.evaluate import evaluate_detector
 from evaluation.nuscenes_metrics import DETAILS_FILE, METRICS_FILE, MetricsSummary, evaluate_nuscenes
 from evaluation.options import DEFAULT_VERSION, DataChoice, ModelChoice
@@ -109,7 +109,7 @@ def _score_file(
     console.print(data_line(data, version))
     folder = out or results.parent / f"{results.stem}_metrics"
     summary = evaluate_nuscenes(results, data.data_root, version, split, folder)
-    write_atomically(folder / METRICS_FILE, summary.model_dump_json(indent=2))
+    replace_text(folder / METRICS_FILE, summary.model_dump_json(indent=2))
     return _Scored(summary, folder, folder / run_directory.FIGURES)
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from configs.errors import UsageError
+from configs.replaced_file import replacing
 from detectors.weight_files import read_weights
 from detectors.zoo import misfit
 from integration.sam2_package import construct_sam2
@@ -61,13 +62,11 @@ def load_segmenter(
 
 def save_segmenter(segmenter: Segmenter, path: Path) -> None:
     """Write the image part's weights as safetensors, with the size and the kind of prompt they were trained with."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in segmenter.state_dict().items()}
     height, width = segmenter.network_size
     notes = {_SIZE: f"{height}x{width}", _OUTLINE: "yes" if segmenter.wants_outline else "no"}
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    save_file(state, unfinished, notes)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        save_file(state, unfinished, notes)
 
 
 def digest(module: nn.Module) -> bytes:

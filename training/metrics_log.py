@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from configs import run_directory
+from configs.replaced_file import replace_text
 
 SCORES: Final = ("metrics/NDS", "metrics/mAP")
 """Curves that TensorBoard compares runs by."""
@@ -71,6 +72,4 @@ def _drop_after(path: Path, step: int) -> None:
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    unfinished = path.with_name(f".{path.name}.new")
-    unfinished.write_text("".join(kept), encoding="utf-8")
-    unfinished.replace(path)
+    replace_text(path, "".join(kept))

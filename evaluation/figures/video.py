@@ -10,7 +10,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from configs.errors import BevnextError, UsageError
+from configs.errors import UsageError
+from configs.replaced_file import replacing, unwritable
 from evaluation.figures.bev import draw_bev, to_pixels
 from evaluation.figures.cameras import draw_cameras
 from evaluation.figures.sample_view import SampleView
@@ -44,17 +45,11 @@ def write_video(frames: Iterable[Canvas], path: Path, frames_per_second: int) ->
         BevnextError: the file cannot be written.
     """
     encoder = _encoder()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part.mp4")
     try:
-        with av.open(str(temporary), "w") as container:
+        with replacing(path) as unfinished, av.open(str(unfinished), "w", format="mp4") as container:
             _encode(container, encoder, frames, frames_per_second)
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise BevnextError(
-            f"cannot write {path}: {error}", fix="free some space or name another directory with `--out`"
-        ) from error
+        raise unwritable(path, error) from error
     return path
 
 

@@ -1,4 +1,4 @@
-"""The annotated boxes of a key frame in its six cameras."""
+"""The annotated boxes and LiDAR points of a key frame, in the frame of its six cameras' rig."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from integration.projection import SIGNS, CameraRig, Pairs, Visibility, project_solids
+from scenes.boxes import ego_boxes
+from scenes.depth_map import read_points
 from scenes.frame import Annotations, Frame
-from scenes.poses import rotation_matrices
+from scenes.poses import FloatArray, rotation_matrices
 
 
 def rig_of(frame: Frame) -> CameraRig:
@@ -24,9 +26,14 @@ def rig_of(frame: Frame) -> CameraRig:
 
 def annotated_corners(annotations: Annotations) -> Tensor:
     """float64 `[n, 8, 3]`, global frame, in the order of `projection.SIGNS`."""
-    half = annotations.size[:, None, [1, 0, 2]] / 2 * np.array(SIGNS)
-    turned = half @ rotation_matrices(annotations.rotation).transpose(0, 2, 1)
-    return torch.from_numpy(annotations.translation[:, None] + turned)
+    return solid_corners(annotations.translation, annotations.size, annotations.rotation)
+
+
+def solid_corners(translation: FloatArray, size: FloatArray, rotation: FloatArray) -> Tensor:
+    """As `annotated_corners`, of centres `[n, 3]`, sizes `[n, 3]` (width, length, height), quaternions `[n, 4]`."""
+    half = size[:, None, [1, 0, 2]] / 2 * np.array(SIGNS)
+    turned = half @ rotation_matrices(rotation).transpose(0, 2, 1)
+    return torch.from_numpy(translation[:, None] + turned)
 
 
 def known_velocity(annotations: Annotations) -> Tensor:
@@ -38,3 +45,19 @@ def annotated_pairs(frame: Frame, rig: CameraRig, visibility: Visibility | None 
     """The annotated boxes that each camera sees, with ego motion and velocity."""
     annotations = frame.annotations
     return project_solids(annotated_corners(annotations), rig, known_velocity(annotations), visibility)
+
+
+def annotated_boxes(annotations: Annotations) -> Tensor:
+    """float64 `[n, 9]`, global frame: the project's upright boxes; an unknown velocity counts as zero."""
+    return torch.from_numpy(ego_boxes(annotations, np.eye(4)))
+
+
+def lidar_points(frame: Frame) -> Tensor:
+    """float64 `[n, 3]`: the key frame's sweep in the global frame, with the pose of its own time.
+
+    Raises:
+        DamagedFileError: the sweep is missing or damaged.
+    """
+    global_from_lidar = frame.lidar.global_from_ego @ frame.lidar.ego_from_lidar
+    points = read_points(frame.lidar.path).astype(np.float64)
+    return torch.from_numpy(points @ global_from_lidar[:3, :3].T + global_from_lidar[:3, 3])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from checkpoints.download import ProgressHook, download
+from configs.download import download, progress_bar
 from configs.errors import DataError, UsageError
 from configs.published_weights import (
     FOLDER_VARIABLE,
@@ -190,16 +189,3 @@ def _compare(place: Place, known: str) -> None:
             f"{place.original} has SHA-256 {known[:16]}..., its publisher's begins with {wanted}",
             fix=f"remove it with {record_file(place.original).name} and fetch it again",
         )
-
-
-@contextmanager
-def progress_bar(name: str) -> Iterator[ProgressHook]:
-    """A bar on a terminal; elsewhere one line at the end."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda here, total: progress.update(task, completed=here, total=total)

@@ -2,9 +2,9 @@
 # A wheel of mmcv with its operators: build_mmcv.sh cpu|cuda FOLDER. Runs while the image is built.
 set -euo pipefail
 device=$1 folder=$2
-export PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 pip_python=$(PATH=${PATH#/opt/venv/bin:} type -P python3)
-pip() { "$pip_python" -m pip --python /opt/venv/bin/python "$@" --root-user-action ignore; }
+pip() { "$pip_python" -m pip --python /opt/venv/bin/python "$@"; }
 
 [ -f /run/secrets/pip_conf ] && export PIP_CONFIG_FILE=/run/secrets/pip_conf
 [ -f /run/secrets/ca ] && export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca

@@ -26,8 +26,10 @@ case $1 in
         fi ;;
     # sam2 comes as source without compiled parts; its build imports torch, so it cannot be built in isolation.
     sam2) SAM2_BUILD_CUDA=0 locked sam2 --no-build-isolation ;;
-    # Unmaintained packages that name each other in conflicting ranges: mmcv comes from our own wheel, the rest by list.
-    openmmlab) install --no-deps /wheels/mmcv-*.whl -r "$requirements/openmmlab.txt" ;;
+    # Unmaintained packages whose ranges exclude each other: mmcv comes from our own wheel, the rest from a list.
+    openmmlab)
+        locked openmmlab
+        install --no-deps /wheels/mmcv-*.whl ;;
     ascend) install --extra-index-url https://download.pytorch.org/whl/cpu -r "$requirements/ascend.txt" ;;
     project)
         install --no-deps --no-warn-script-location --prefix "$2" --editable "$checkout"

@@ -11,11 +11,12 @@ usage: scripts/docker-with-data.sh STRATEGY [OPTIONS] [-- COMMAND ARGUMENTS]
   volume     a folder of the host, mounted read-only
   symlink    the same, for a folder whose entries are links: what they point to is mounted, too
   shared     a Docker volume, filled from --data-path where it is empty; all containers share it
-  download   archives are fetched into --data-path (resumed where they were cut), unpacked, then as `volume`
+  download   archives are fetched into --data-path, verified and unpacked (`data fetch`), then as `volume`
   s3         s3://BUCKET/FOLDER, read through a local cache; credentials come from AWS_* of this shell
 
   --data-path, --data-root PATH   the data set                  [download: data/nuscenes]
-  --url URL                       download: an archive (.tgz, .tar), repeatable   [the mini split]
+  --url LINK[#md5=...]            download: an archive (.tgz, .tar), repeatable   [the mini split]
+  --list FILE                     download: links in a file, one a line
   --accept-licence                download: you have accepted the terms of the data set (nuscenes.org/terms-of-use)
   --container NAME                name of the container
   --image NAME                    [bevnext-sam2:0.1.0]
@@ -35,15 +36,16 @@ case ${1:-} in
     volume | symlink | shared | download | s3) strategy=$1 && shift ;;
     *) fail "unknown strategy '${1:-}'" "use volume, symlink, shared, download or s3" ;;
 esac
-data="" container="" dry_run="" jupyter="" where=docker accepted="" port="" urls=() passed=() command=()
+data="" container="" dry_run="" jupyter="" where=docker accepted="" port="" links=() passed=() command=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --data-path | --data-root | --url | --container | --image | --port) [ $# -ge 2 ] || fail "$1 needs a value" ;;
+        --data-path | --data-root | --url | --list | --container | --image | --port) [ $# -ge 2 ] || fail "$1 needs a value" ;;
     esac
     case $1 in
         -h | --help) usage && exit 0 ;;
         --data-path | --data-root) data=$2 && shift 2 ;;
-        --url) urls+=("$2") && shift 2 ;;
+        --url) links+=("$2") && shift 2 ;;
+        --list) links+=(--list "$2") && shift 2 ;;
         --accept-licence) accepted=yes && shift ;;
         --container) container=$2 && shift 2 ;;
         --image) export BEVNEXT_SAM2_IMAGE=$2 && shift 2 ;;
@@ -59,21 +61,12 @@ while [ $# -gt 0 ]; do
 done
 
 download() {
-    if [ ${#urls[@]} -eq 0 ]; then
-        urls=(https://www.nuscenes.org/data/v1.0-mini.tgz)
+    if [ ${#links[@]} -eq 0 ]; then
+        links=(https://www.nuscenes.org/data/v1.0-mini.tgz)
     fi
     [ -n "$accepted" ] || fail "the data set has a licence of its own (nuScenes: not for commercial use)" \
         "read https://www.nuscenes.org/terms-of-use, then add --accept-licence"
-    local url archive
-    run mkdir -p "$data/archives"
-    for url in "${urls[@]}"; do
-        archive=$data/archives/$(basename "${url%%\?*}")
-        if [ ! -e "$archive.unpacked" ]; then
-            run curl --fail --location --retry 5 --continue-at - --output "$archive" "$url"
-            run tar --extract --file "$archive" --directory "$data"
-            run touch "$archive.unpacked"
-        fi
-    done
+    run "$scripts/run.sh" data fetch "${links[@]}" --data-root "$data" --accept-licence
 }
 
 mounts=()

@@ -97,17 +97,22 @@ mount_data() { # a data set of the host is mounted at /data
     done
 }
 
+# The full environment where it is there, else the few packages that plans and downloads need: torch is in the image.
+set_up_launcher() {
+    [ -z "$dry_run" ] || [ "$mode" = train ] || return 0
+    if [ ! -e "$root/.venv/bevnext_sam2_set_up" ]; then
+        "$root/scripts/set_up.sh" --launcher --venv "$root/.venv-launcher" "${set_up[@]}"
+        PATH="$root/.venv-launcher/bin:$PATH"
+    fi
+}
+
 in_container() {
     if [ "$(id -u)" != 0 ]; then
         export BEVNEXT_SAM2_UID=${BEVNEXT_SAM2_UID:-$(id -u)} BEVNEXT_SAM2_GID=${BEVNEXT_SAM2_GID:-$(id -g)}
     fi
     case $mode in
         train)
-            # The full environment where it is there, else the few packages that a plan needs: torch is in the image.
-            if [ ! -e "$root/.venv/bevnext_sam2_set_up" ]; then
-                "$root/scripts/set_up.sh" --launcher --venv "$root/.venv-launcher" "${set_up[@]}"
-                PATH="$root/.venv-launcher/bin:$PATH"
-            fi
+            set_up_launcher
             exec bevnext-sam2 train --docker ${dry_run:+--dry-run} "${arguments[@]}" ;;
         test | test-model) fail "$mode runs in the checkout, not in an image" "leave out --docker" ;;
         plan) fail "a plan is made on the host" "leave out --docker; \`train --docker --dry-run\` shows the container, too" ;;
@@ -134,6 +139,11 @@ port_and_rest() { # default port: sets port and rest from the arguments
 }
 
 export PATH="$root/.venv/bin:$PATH"
+if [ "$mode ${arguments[0]:-}" = "data fetch" ]; then # always here: containers read data sets, and write none
+    set_up_launcher
+    run bevnext-sam2 data "${arguments[@]}"
+    exit
+fi
 if [ "$where" = docker ]; then
     in_container
     exit

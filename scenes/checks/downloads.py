@@ -26,6 +26,9 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
 _KEY_GROUPS: Final = {KEY_CAMERAS, KEY_LIDAR, KEY_RADAR}
 _SENSOR_OF_GROUP: Final = {CAMERA_SWEEPS: "camera", LIDAR_SWEEPS: "lidar", RADAR_SWEEPS: "radar"}
 _PARTS: Final = "{01..10}"
+_EACH_PART: Final = tuple(f"{part:02d}" for part in range(1, 11))
+PUBLISHED: Final = ("v1.0-mini", "v1.0-trainval", "v1.0-test")
+"""The versions that nuScenes publishes."""
 
 
 def group_of(key_frame: bool, channel: str) -> str:
@@ -65,3 +68,11 @@ def _trainval(missing: frozenset[str], tables_missing: bool) -> tuple[str, ...]:
     # the archive of one sensor holds its key frames too
     archives += [f"v1.0-trainval{_PARTS}_blobs_{sensor}.tgz" for sensor in sensors]
     return tuple(archives)
+
+
+def archives_of(version: str, family: str) -> tuple[str, ...]:
+    """The names of all archives that a family of recipes reads, each part by itself; none for a version of others."""
+    if version not in PUBLISHED:
+        return ()
+    named = downloads_for(version, frozenset(NEEDS[family]), tables_missing=True)
+    return tuple(name.replace(_PARTS, part) for name in named for part in (_EACH_PART if _PARTS in name else (_PARTS,)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from file_server import Served, serve
 
-from checkpoints.download import ATTEMPTS, download
+from configs.download import ATTEMPTS, download, shown
 from configs.errors import BevnextError
 
 CONTENT = bytes(range(256)) * 4000  # a megabyte
@@ -81,8 +81,13 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_told(tmp_path: Path) -> N
     assert (tmp_path / "file.pth").read_bytes() == CONTENT
     with serve(Served(CONTENT, answers=[404])) as served, pytest.raises(BevnextError, match="404") as caught:
         get(served, tmp_path / "other.pth")
-    assert "--address" in caught.value.fix
+    assert "mirror" in caught.value.fix
+    assert "download=true" not in caught.value.message
     assert len(served.ranges) == 1
+
+
+def test_what_may_be_a_secret_of_an_address_is_not_shown() -> None:
+    assert shown("https://me:word@some.org:8443/a/b.tgz?Signature=x#md5=y") == "https://some.org:8443/a/b.tgz"
 
 
 def test_no_server_at_all(tmp_path: Path) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
-import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -256,37 +252,17 @@ def test_strategy_s3(checkout: Checkout) -> None:
     assert checkout("docker-with-data.sh s3 --data-path /data -- eval").returncode == 2
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[str]:
-    """An archive behind HTTP."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "table.json").write_text("[]")
-    with tarfile.open(tmp_path / "site" / "some.tgz", "w:gz") as archive:
-        archive.add(tmp_path / "table.json", "v1.0-mini/table.json")
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_strategy_download_gets_an_archive_once(checkout: Checkout, site: str, tmp_path: Path) -> None:
-    folder = tmp_path / "new data"
-    line = f"docker-with-data.sh download --data-path '{folder}' --url {site}/some.tgz --accept-licence --native"
-    proxies = {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
-    done = checkout(f"{line} -- train --epochs 1", **proxies)
-    assert done.returncode == 0, done.stderr
-    assert (folder / "v1.0-mini" / "table.json").read_text() == "[]"
-    assert checkout.calls()[-1] == ["run.sh", "train", "--data-root", str(folder), "--epochs", "1"]
-    again = checkout(f"{line} -- train --dry-run", **proxies)
-    assert "curl" not in again.stdout
-    missing = checkout(
-        f"docker-with-data.sh download --data-path '{folder}' --url {site}/no.tgz --accept-licence", **proxies
-    )
-    assert missing.returncode not in (0, 2)
+def test_strategy_download_fetches_before_the_command(checkout: Checkout, tmp_path: Path) -> None:
+    folder, link = tmp_path / "new data", "https://some.org/some.tgz?Signature=a&b=c#md5=" + "0" * 32
+    line = f"docker-with-data.sh download --data-path '{folder}' --url '{link}' --accept-licence --native"
+    assert checkout(f"{line} -- train --epochs 1").returncode == 0
+    fetch, train = checkout.calls()
+    assert fetch == ["run.sh", "data", "fetch", link, "--data-root", str(folder), "--accept-licence"]
+    assert train == ["run.sh", "train", "--data-root", str(folder), "--epochs", "1"]
+    checkout(f"docker-with-data.sh download --data-path '{folder}' --list 'my links' --accept-licence --dry-run")
+    checkout.codes("run.sh", {"fetch": 3})
+    assert checkout(f"{line} -- train").returncode == 3
+    assert len(checkout.calls()) == 3
 
 
 def test_a_licence_is_accepted_by_a_person(checkout: Checkout) -> None:

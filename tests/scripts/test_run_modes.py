@@ -85,7 +85,7 @@ def test_download_then_train(tmp_path: Path) -> None:
     done = call("--dry-run train-download --data-path d --accept-licence", tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [shlex.split(line) for line in done.stdout.splitlines()]
-    assert lines[1][0] == "curl"
+    assert lines[0][1:3] == ["data", "fetch"]
     assert lines[-1][1:4] == ["train", "--data-root", str(tmp_path / "d")]
 
 

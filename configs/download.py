@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
+from urllib.parse import urlsplit
 
 from configs.errors import BevnextError
 
@@ -56,13 +57,32 @@ def download(address: str, target: Path, on_progress: ProgressHook, pause: float
             except _CutShortError as error:
                 if attempt == ATTEMPTS - 1:
                     raise BevnextError(
-                        f"{address}: {error}, {ATTEMPTS} times; {part.stat().st_size:,} bytes are in {part}",
-                        fix="the same command goes on from there; `--address` takes a mirror, and a file that was got "
-                        f"in another way may be put to {target}",
+                        f"{shown(address)}: {error}, {ATTEMPTS} times; {part.stat().st_size:,} bytes are in {part}",
+                        fix="the same command goes on from there, also with another address of the same file; one that "
+                        f"was got in another way may be put to {target}",
                     ) from error
                 time.sleep(pause * 2**attempt)
         part.replace(target)
         _mark_of(part).unlink(missing_ok=True)
+
+
+def shown(address: str) -> str:
+    """The address without what may be a signature or a password."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[ProgressHook]:
+    """A bar on a terminal; elsewhere nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda here, total: progress.update(task, completed=here, total=total)
 
 
 @contextmanager
@@ -143,8 +163,9 @@ def _explain(error: urllib.error.HTTPError, address: str, part: Path) -> NoRetur
     if error.code in _GOING_AWAY:
         raise _CutShortError(f"the server answers {error.code} {error.reason}") from error
     raise BevnextError(
-        f"{address}: the server answers {error.code} {error.reason}",
-        fix="see the publisher's page (`bevnext-sam2 checkpoints list --json`); `--address` takes another one",
+        f"{shown(address)}: the server answers {error.code} {error.reason}",
+        fix="take the address from the publisher's page once more (links that are signed run out after some hours), or "
+        "give that of a mirror",
     ) from error
 
 

@@ -26,6 +26,7 @@ usage: scripts/run.sh [OPTIONS] MODE [ARGUMENTS]
   build-container, build-fast, build-full
                     the image (scripts/build.sh); data sets are never baked in
 
+  --gpu, --no-gpu   insist on a GPU, or do without (train, eval, infer)
   --native          in the environment .venv of the checkout, which the first call sets up    [default]
   --docker          in a container; `train` makes its plan here first
   --dry-run         show what would run, and stop (train: with its plan)
@@ -59,6 +60,15 @@ for argument in "$@"; do
         *) arguments+=("$argument") ;;
     esac
 done
+case $mode in
+    eval | validate | infer | inference) # `train` knows these names itself
+        for i in "${!arguments[@]}"; do
+            case ${arguments[i]} in
+                --gpu) arguments[i]=--device=cuda ;;
+                --no-gpu) arguments[i]=--device=cpu ;;
+            esac
+        done ;;
+esac
 case $mode in
     -h | --help | help) usage && exit 0 ;;
     "") usage >&2 && exit 2 ;;
@@ -107,6 +117,7 @@ set_up_launcher() {
 }
 
 in_container() {
+    local compose=(docker compose --project-directory "$root")
     if [ "$(id -u)" != 0 ]; then
         export BEVNEXT_SAM2_UID=${BEVNEXT_SAM2_UID:-$(id -u)} BEVNEXT_SAM2_GID=${BEVNEXT_SAM2_GID:-$(id -g)}
     fi
@@ -116,26 +127,38 @@ in_container() {
             exec bevnext-sam2 train --docker ${dry_run:+--dry-run} "${arguments[@]}" ;;
         test | test-model) fail "$mode runs in the checkout, not in an image" "leave out --docker" ;;
         plan) fail "a plan is made on the host" "leave out --docker; \`train --docker --dry-run\` shows the container, too" ;;
-        dev | tensorboard) run docker compose --project-directory "$root" up "${arguments[@]}" "$mode" ;;
-        shell) run docker compose --project-directory "$root" run --rm shell "${arguments[@]}" ;;
+        dev)
+            port_and_rest ""
+            [ -z "$port" ] || compose=(env BEVNEXT_SAM2_JUPYTER_PORT="$port" "${compose[@]}")
+            run "${compose[@]}" up "${rest[@]}" dev ;;
+        tensorboard)
+            port_and_rest ""
+            [ -z "$port" ] || compose=(env BEVNEXT_SAM2_TENSORBOARD_PORT="$port" "${compose[@]}")
+            [ -z "$outputs" ] || compose=(env BEVNEXT_SAM2_OUTPUT_DIR="$(realpath --canonicalize-missing "$outputs")" "${compose[@]}")
+            run "${compose[@]}" up "${rest[@]}" tensorboard ;;
+        shell) run "${compose[@]}" run --rm shell "${arguments[@]}" ;;
         *)
             mount_data
-            run docker compose --project-directory "$root" run --rm --no-TTY bevnext-sam2 "$mode" "${arguments[@]}" ;;
+            run "${compose[@]}" run --rm --no-TTY bevnext-sam2 "$mode" "${arguments[@]}" ;;
     esac
 }
 
-port_and_rest() { # default port: sets port and rest from the arguments
-    port=$1 rest=()
+port_and_rest() { # default port: sets port, outputs (empty where not named) and rest from the arguments
+    port=$1 outputs="" rest=()
     set -- "${arguments[@]}"
     while [ $# -gt 0 ]; do
         case $1 in
             --port) [ $# -ge 2 ] || fail "--port needs a number"
                 port=$2 && shift 2 ;;
+            --output-dir) [ $# -ge 2 ] || fail "--output-dir needs a folder"
+                outputs=$2 && shift 2 ;;
+            --port=*) port=${1#*=} && shift ;;
+            --output-dir=*) outputs=${1#*=} && shift ;;
             --jupyter) shift ;;
             *) rest+=("$1") && shift ;;
         esac
     done
-    [[ $port =~ ^[0-9]+$ ]] || fail "--port $port is not a number"
+    [[ $port =~ ^[0-9]*$ ]] || fail "--port $port is not a number"
 }
 
 export PATH="$root/.venv/bin:$PATH"
@@ -168,6 +191,6 @@ case $mode in
             --IdentityProvider.token="$token" "${rest[@]}" ;;
     tensorboard)
         port_and_rest 6006
-        run tensorboard --host 127.0.0.1 --port "$port" --logdir "$PWD/outputs" "${rest[@]}" ;;
+        run tensorboard --host 127.0.0.1 --port "$port" --logdir "${outputs:-$PWD/outputs}" "${rest[@]}" ;;
     *) run bevnext-sam2 "$mode" "${arguments[@]}" ;;
 esac

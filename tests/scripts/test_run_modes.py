@@ -17,6 +17,8 @@ NATIVE = {
     "demo": ["bevnext-sam2", "quickstart"],
     "eval --run 'a b'": ["bevnext-sam2", "eval", "--run", "a b"],
     "validate --checkpoint best": ["bevnext-sam2", "eval", "--checkpoint", "best"],
+    "inference --scene x --no-gpu": ["bevnext-sam2", "infer", "--scene", "x", "--device=cpu"],
+    "validate --gpu": ["bevnext-sam2", "eval", "--device=cuda"],
     "inference --scene x": ["bevnext-sam2", "infer", "--scene", "x"],
     "validate-nuscenes --deep": ["bevnext-sam2", "data", "check", "--deep"],
     "monitor --once": ["bevnext-sam2", "monitor", "--once"],
@@ -27,6 +29,16 @@ COMPOSE = ["docker", "compose", "--project-directory", str(ROOT)]
 IN_CONTAINER = {
     "eval --run outputs/r": [*COMPOSE, "run", "--rm", "--no-TTY", "bevnext-sam2", "eval", "--run", "outputs/r"],
     "quickstart": [*COMPOSE, "run", "--rm", "--no-TTY", "bevnext-sam2", "quickstart"],
+    "dev --jupyter --port 9999": ["env", "BEVNEXT_SAM2_JUPYTER_PORT=9999", *COMPOSE, "up", "dev"],
+    "tensorboard --port=7007 --output-dir /x": [
+        "env",
+        "BEVNEXT_SAM2_OUTPUT_DIR=/x",
+        "env",
+        "BEVNEXT_SAM2_TENSORBOARD_PORT=7007",
+        *COMPOSE,
+        "up",
+        "tensorboard",
+    ],
     "dev": [*COMPOSE, "up", "dev"],
     "tensorboard --detach": [*COMPOSE, "up", "--detach", "tensorboard"],
     "shell": [*COMPOSE, "run", "--rm", "shell"],
@@ -72,6 +84,9 @@ def test_tensorboard_stays_on_this_machine(tmp_path: Path) -> None:
     words = shlex.split(call("--dry-run tensorboard", tmp_path).stdout)
     assert words[words.index("--host") + 1] == "127.0.0.1"
     assert words[words.index("--port") + 1] == "6006"
+    assert words[words.index("--logdir") + 1] == str(tmp_path / "outputs")
+    named = shlex.split(call("--dry-run tensorboard --output-dir 'my runs' --port 7007", tmp_path).stdout)
+    assert named[-4:] == ["--port", "7007", "--logdir", "my runs"]
 
 
 @pytest.mark.parametrize("mode", ["build-container", "build-fast", "build-full"])

@@ -9,10 +9,8 @@ from typing import Final
 import click
 
 from configs.errors import UsageError
-from configs.recipes import SPLITS_OF_VERSION
 
 DEFAULT_ROOT: Final = Path("data/synthetic")
-VERSION: Final = "v1.0-synthetic"
 DEFAULT_SIZE: Final = "512x288"
 
 _ROOT = click.option(
@@ -22,8 +20,22 @@ _ROOT = click.option(
     default=DEFAULT_ROOT,
     show_default=True,
     metavar="DIR",
-    help="A set of `data synth`, with its index (`data index`).",
+    help="Root of the data; sets of scenes with their index (`data index`).",
 )
+_DATA = click.option(
+    "--data",
+    type=click.Choice(["scenes", "nuimages"]),
+    default="scenes",
+    show_default=True,
+    help="scenes: nuScenes format, as `data synth` makes it. nuimages: nuImages, or labels that `sam2 label` wrote.",
+)
+_VERSION = click.option(
+    "--version",
+    metavar="NAME",
+    help="Folder of the tables. Default: v1.0-synthetic; of nuImages v1.0-train to train, v1.0-val to measure, or the "
+    "only one there is.",
+)
+_SPLIT = click.option("--split", metavar="NAME", help="Of scenes. Default: the version's own.")
 _CONFIG = click.option(
     "--config",
     default="sam2_hiera_nano",
@@ -40,6 +52,9 @@ def sam2() -> None:
 
 @sam2.command("train")
 @_ROOT
+@_DATA
+@_VERSION
+@_SPLIT
 @_CONFIG
 @click.option("--weights", metavar="NAME|FILE", help="Weights to start from. Default: from scratch.")
 @click.option("--steps", type=click.IntRange(min=1), default=700, show_default=True, help="Optimiser steps.")
@@ -60,10 +75,20 @@ def sam2() -> None:
 @click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Processes that read images.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
+    "--resume",
+    default="none",
+    show_default=True,
+    metavar="auto|none|PATH",
+    help="Go on with the training that was interrupted in --out (auto; it starts one where there is none) or in PATH.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), default=Path("outputs/sam2-nano"), show_default=True, metavar="DIR"
 )
 def train(
     data_root: Path,
+    data: str,
+    version: str | None,
+    split: str | None,
     config: str,
     weights: str | None,
     steps: int,
@@ -75,27 +100,31 @@ def train(
     device: str,
     workers: int,
     seed: int,
+    resume: str,
     out: Path,
 ) -> None:
-    """Train on the instance masks of a synthetic set.
+    """Train on instance masks: exact ones of a synthetic set, annotated ones of nuImages, or labels of `sam2 label`.
 
     From scratch everything is trained, and the outline of each object's 3D box is part of the prompt; with --weights
-    the mask decoder is, from boxes alone. Weights go to DIR/sam2.safetensors, the curve to DIR/metrics.jsonl.
+    the mask decoder is, from boxes alone, and so it is with nuImages, whose objects have no 3D boxes. Weights go to
+    DIR/sam2.safetensors when it is done, the curve to DIR/metrics.jsonl.
+
+    SIGTERM, SIGINT and SIGUSR1 end it after the step it is at; --resume auto goes on, bit for bit.
 
     \b
     bevnext-sam2 data synth --out data/synthetic --image-size 704x396 --scenes 80 --samples 4 --reach 20
     bevnext-sam2 sam2 train --data-root data/synthetic --out outputs/sam2-nano
     bevnext-sam2 sam2 eval --data-root data/synthetic --weights outputs/sam2-nano/sam2.safetensors
+    bevnext-sam2 sam2 train --data nuimages --data-root /data/nuimages --config sam2.1_hiera_t \\
+        --weights sam2.1-hiera-tiny --out outputs/sam2-tiny
 
-    Exit codes: 0 done, 2 bad option or weights, 3 bad data, 1 anything else.
+    Exit codes: 0 done, 2 bad option or weights, 3 bad data, 75 interrupted and saved, 1 anything else.
     """
-    from integration.masks.session import TrainingChoice, run_training
+    from integration.masks.session import DataChoice, TrainingChoice, run_training
 
     size = _size(network_size or (DEFAULT_SIZE if weights is None else None))
     choice = TrainingChoice(
-        data_root=data_root,
-        version=VERSION,
-        split=SPLITS_OF_VERSION[VERSION][0],
+        data=DataChoice(data, data_root, version, split),
         config=config,
         weights=weights,
         network_size=size,
@@ -107,32 +136,56 @@ def train(
         images=images,
         workers=workers,
         seed=seed,
+        resume=resume,
     )
     click.echo(f"weights: {run_training(choice, out, click.echo)}")
 
 
 @sam2.command("eval")
 @_ROOT
+@_DATA
+@_VERSION
+@_SPLIT
 @_CONFIG
 @click.option("--weights", required=True, metavar="NAME|FILE", help="Weights to measure.")
-@click.option("--split", default=SPLITS_OF_VERSION[VERSION][1], show_default=True, metavar="NAME")
-@click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Each n-th image only.")
+@click.option(
+    "--metric",
+    type=click.Choice(["auto", "masks", "lidar"]),
+    default="auto",
+    show_default=True,
+    help="masks: IoU and boundary F. lidar: recall and precision of LiDAR points, which needs no masks. auto: masks "
+    "where the data have them.",
+)
+@click.option(
+    "--every", type=click.IntRange(min=1), default=1, show_default=True, help="Each n-th image (lidar: sample) only."
+)
 @click.option("--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON and nothing else on standard output.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores as JSON there, too.")
 def evaluate(
-    data_root: Path, config: str, weights: str, split: str, every: int, device: str, as_json: bool, out: Path | None
+    data_root: Path,
+    data: str,
+    version: str | None,
+    split: str | None,
+    config: str,
+    weights: str,
+    metric: str,
+    every: int,
+    device: str,
+    as_json: bool,
+    out: Path | None,
 ) -> None:
-    """Mask IoU and boundary F against the exact masks of a synthetic set, from the annotated 3D boxes.
+    """Mask IoU and boundary F against exact masks (synthetic sets, nuImages), or agreement with LiDAR points.
 
-    Beside it stands what the boxes give without SAM 2: the outline of the 3D box filled, and the same without what
-    nearer outlines cover.
+    Masks are made from the annotated boxes. Beside them stands what the boxes give without SAM 2: the outline of the
+    3D box filled, and the same without what nearer outlines cover (nuImages: the 2D box filled).
 
     Exit codes: 0 done, 2 bad option or weights, 3 bad data, 1 anything else.
     """
-    from integration.masks.session import run_evaluation, table
+    from integration.masks.session import DataChoice, run_evaluation, table
 
-    summary = run_evaluation(data_root, VERSION, split, config, weights, every, device)
+    choice = DataChoice(data, data_root, version, split)
+    summary = run_evaluation(choice, metric, config, weights, every, device)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Final, Protocol
 
 import cv2
 import numpy as np
@@ -28,6 +29,9 @@ from scenes.frame import Frame
 from scenes.index import SceneIndex
 from scenes.loading import ImageLoader
 from scenes.synthetic.labels import INSTANCES, mask_path
+
+HULL: Final = "hull filled"
+OPEN_HULL: Final = "hull without nearer hulls"
 
 
 class ExactMasks:
@@ -71,27 +75,48 @@ class MaskExample:
     """uint8 RGB `[3, H, W]`"""
     boxes: Tensor
     """float32 `[P, 4]`: left, top, right, bottom, pixels."""
-    outline: Tensor
-    """float32 `[P, h, w]`: share of each raster cell that the 3D box fills."""
-    open_outline: Tensor
+    outline: Tensor | None
+    """float32 `[P, h, w]`: share of each raster cell that the 3D box fills; `None` where there are no 3D boxes."""
+    open_outline: Tensor | None
     """float32 `[P, h, w]`: the part that no nearer box covers."""
     masks: Tensor
-    """bool `[P, H, W]`: the object's visible pixels, exact."""
+    """bool `[P, H, W]`: the object's visible pixels."""
     occlusion: Tensor
     """float32 `[P]`: share of the outline that nearer boxes cover."""
     labels: Tensor
     """int64 `[P]`: class, -1 for those outside the detection task."""
-    hulls: tuple[Tensor, Tensor] | None = None
-    """bool `[P, H, W]` twice, where they were asked for: pixels of the 3D box, and those that no nearer box covers."""
+    hulls: tuple[Tensor, ...] | None = None
+    """bool `[P, H, W]` of each of the data's `baselines`, where they were asked for."""
+    points: Tensor | None = None
+    """float32 `[P, K, 2]`: points of the prompts, where there are any."""
+    point_labels: Tensor | None = None
+    """int64 `[P, K]`: what they mean (`integration.segmenter`)."""
 
     def mirrored(self) -> MaskExample:
         """Left and right exchanged."""
         last = self.image.shape[-1] - 1
-        flipped = {name: getattr(self, name).flip(-1) for name in ("image", "outline", "open_outline", "masks")}
+        maps = {name: getattr(self, name) for name in ("image", "outline", "open_outline", "masks")}
+        flipped = {name: value.flip(-1) for name, value in maps.items() if value is not None}
         boxes = torch.cat(
             [last - self.boxes[:, [2]], self.boxes[:, [1]], last - self.boxes[:, [0]], self.boxes[:, [3]]], 1
         )
-        return replace(self, boxes=boxes, **flipped)
+        points = None if self.points is None else torch.stack([last - self.points[..., 0], self.points[..., 1]], -1)
+        return replace(self, boxes=boxes, points=points, **flipped)
+
+
+class MaskData(Protocol):
+    """Images with masks to train and measure with."""
+
+    @property
+    def baselines(self) -> Sequence[str]:
+        """What masks without SAM 2 an example's `hulls` are."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, item: int) -> MaskExample: ...
+
+    def varied(self, example: MaskExample, generator: torch.Generator) -> MaskExample:
+        """The example as it is trained on; what is random about it comes from the generator."""
 
 
 class MaskExamples(Dataset[MaskExample]):
@@ -101,8 +126,10 @@ class MaskExamples(Dataset[MaskExample]):
         rows: rows of the index.
         network_size: height and width of the network image; the raster is a quarter of it.
         largest: most objects of an image; of more, evenly spread ones by distance are taken.
-        with_hulls: give `MaskExample.hulls` too.
+        with_hulls: give `MaskExample.hulls` too: pixels of the 3D box, and those that no nearer box covers.
     """
+
+    baselines = (HULL, OPEN_HULL)
 
     def __init__(
         self,
@@ -146,6 +173,10 @@ class MaskExamples(Dataset[MaskExample]):
             labels=torch.from_numpy(frame.annotations.labels)[pairs.object[chosen]],
             hulls=self._hulls(pairs, seen, cam_from_img, rig.image_size, chosen) if self.with_hulls else None,
         )
+
+    def varied(self, example: MaskExample, generator: torch.Generator) -> MaskExample:
+        """Half of the images are mirrored."""
+        return example.mirrored() if bool(torch.rand((), generator=generator) < 0.5) else example
 
     def _hulls(
         self, pairs: Pairs, seen: Pairs, cam_from_img: Tensor, size: tuple[int, int], chosen: Tensor

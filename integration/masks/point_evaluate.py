@@ -10,7 +10,8 @@ from torch import Tensor
 
 from integration.bev_sam_fusion import BEVSAMFusion, Limits
 from integration.lidar_points import visible_points
-from integration.masks.evaluate import HULL, OPEN_HULL, SAM2, WAYS
+from integration.masks.evaluate import SAM2
+from integration.masks.examples import HULL, OPEN_HULL
 from integration.masks.point_metric import PointScores, point_truth
 from integration.projection import ALL_VISIBLE, CameraRig, Visibility, box_corners, project_boxes, worth
 from integration.rays import occlusion
@@ -51,7 +52,7 @@ def evaluate_by_points(
         rows: of the index.
         every: take each n-th sample only.
     """
-    scores = PointScores(WAYS)
+    scores = PointScores((SAM2, HULL, OPEN_HULL))
     chosen = list(rows)[::every]
     for done, row in enumerate(chosen, start=1):
         _score(scores, index.frame(int(row)), masks_of)

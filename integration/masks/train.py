@@ -5,21 +5,40 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import AdamW
-from torch.utils.data import DataLoader, RandomSampler
 
-from integration.masks.examples import MaskExample, MaskExamples
+from integration.masks.example_stream import batches_from
+from integration.masks.examples import MaskData, MaskExample
 from integration.masks.losses import mask_losses
+from integration.masks.training_state import (
+    CURVE,
+    STATE,
+    WEIGHTS,
+    Options,
+    Place,
+    cut_curve,
+    restore_state,
+    save_state,
+)
 from integration.outline_prior import decode_with_outline
 from integration.sam2_weights import save_segmenter
-from integration.segmenter import ImageFeatures, MaskOutputs, Prompts, Segmenter, upsample
+from integration.segmenter import (
+    BOX_END,
+    BOX_START,
+    ImageFeatures,
+    MaskOutputs,
+    Prompts,
+    Segmenter,
+    upsample,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +57,49 @@ class TrainingOptions:
     workers: int = 1
     seed: int = 0
     save_every: int = 50
-    """Steps between two writings of the weights, so that an interruption loses little."""
+    """Steps between two writings of the state, so that an interruption loses little."""
 
 
 def train_masks(
     segmenter: Segmenter,
-    examples: MaskExamples,
+    examples: MaskData,
     options: TrainingOptions,
     folder: Path,
     report: Callable[[int, dict[str, float]], None],
-) -> Path:
+    *,
+    state: Path | None = None,
+    made_of: Options | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
     """Train on `examples`; weights go to `folder/sam2.safetensors`, the curve to `folder/metrics.jsonl`.
+
+    Until the end `folder/training_state.pt` holds what is needed to go on.
 
     Args:
         report: called after each step with its number (from 1) and its loss terms.
+        state: an earlier `training_state.pt` to go on from.
+        made_of: what else decides the weights; the same must be given to go on.
+        should_stop: asked after each step.
+
+    Returns:
+        Whether it came to the end; else it was stopped, and the state is saved.
     """
     torch.manual_seed(options.seed)
     trained = _trained_parameters(segmenter, options.train_encoder)
     optimizer = AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
+    decisive = {**asdict(options), **(made_of or {})}
+    for name in ("workers", "save_every"):
+        decisive.pop(name)
+    place = restore_state(state, segmenter, optimizer, decisive) if state else Place()
     folder.mkdir(parents=True, exist_ok=True)
-    weights, begun = folder / "sam2.safetensors", time.process_time()
+    cut_curve(folder / CURVE, place.step)
     segmenter.train()
     segmenter.image_encoder.train(options.train_encoder)
-    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as log:
-        for step, batch in enumerate(_batches(examples, options), start=1):
+    begun = time.process_time() - place.seconds
+    batches = batches_from(examples, place.drawn, options.images, options.workers, options.seed)
+    with (folder / CURVE).open("a", encoding="utf-8") as log, closing(batches):
+        for step in range(place.step + 1, options.steps + 1):
+            batch, drawn = next(batches)
             rate = options.learning_rate * _rate_factor(step, options)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -71,14 +109,18 @@ def train_masks(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             values = {name: round(float(term.detach()), 5) for name, term in terms.items()}
-            record = {"step": step, "lr": rate, "cpu_seconds": round(time.process_time() - begun, 1), **values}
-            log.write(json.dumps(record) + "\n")
+            seconds = round(time.process_time() - begun, 1)
+            log.write(json.dumps({"step": step, "lr": rate, "cpu_seconds": seconds, **values}) + "\n")
             log.flush()
             report(step, values)
-            if step % options.save_every == 0 or step == options.steps:
-                save_segmenter(segmenter, weights)
-    segmenter.eval()
-    return weights
+            stop = should_stop() and step < options.steps
+            if stop or step % options.save_every == 0:
+                save_state(folder / STATE, segmenter, optimizer, Place(step, drawn, seconds), decisive)
+            if stop:
+                return False
+    save_segmenter(segmenter.eval(), folder / WEIGHTS)
+    (folder / STATE).unlink(missing_ok=True)
+    return True
 
 
 def batch_losses(segmenter: Segmenter, batch: Sequence[MaskExample], train_encoder: bool) -> dict[str, Tensor]:
@@ -95,13 +137,31 @@ def batch_losses(segmenter: Segmenter, batch: Sequence[MaskExample], train_encod
 def decode_examples(segmenter: Segmenter, batch: Sequence[MaskExample], features: ImageFeatures) -> MaskOutputs:
     """Masks of all objects of some images, from their boxes and, where the weights want it, their outlines."""
     device = features.embedding.device
-    image = torch.cat([torch.full((len(example.boxes),), n) for n, example in enumerate(batch)]).to(device)
-    boxes = torch.cat([example.boxes for example in batch]).to(device)
+    prompts = _prompts(batch, device)
     if not segmenter.wants_outline:
-        return segmenter.decode(features, Prompts.of_boxes(image, boxes))
-    parts = ("outline", "open_outline")
-    outline, open_outline = (torch.cat([getattr(e, part) for e in batch]).to(device) for part in parts)
-    return decode_with_outline(segmenter, features, Prompts.of_boxes(image, boxes), outline, open_outline)
+        return segmenter.decode(features, prompts)
+    outline, open_outline = (
+        torch.cat([_given(getattr(example, part)) for example in batch]).to(device)
+        for part in ("outline", "open_outline")
+    )
+    return decode_with_outline(segmenter, features, prompts, outline, open_outline)
+
+
+def _prompts(batch: Sequence[MaskExample], device: torch.device) -> Prompts:
+    """Boxes, and points where the examples have some."""
+    image = torch.cat([torch.full((len(example.boxes),), n) for n, example in enumerate(batch)]).to(device)
+    points = torch.cat([example.boxes for example in batch]).view(-1, 2, 2)
+    labels = torch.tensor([BOX_START, BOX_END]).expand(len(points), 2)
+    if batch[0].points is not None:
+        points = torch.cat([points, torch.cat([_given(example.points) for example in batch])], 1)
+        labels = torch.cat([labels, torch.cat([_given(example.point_labels) for example in batch])], 1)
+    return Prompts(image, points.to(device), labels.to(device))
+
+
+def _given(value: Tensor | None) -> Tensor:
+    """Examples of one set of data have the same fields, and weights that want outlines get data that have them."""
+    assert value is not None
+    return value
 
 
 def _trained_parameters(segmenter: Segmenter, train_encoder: bool) -> list[nn.Parameter]:
@@ -116,24 +176,3 @@ def _rate_factor(step: int, options: TrainingOptions) -> float:
         return step / warmup
     progress = (step - warmup) / max(1, options.steps - warmup)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _batches(examples: MaskExamples, options: TrainingOptions) -> Iterator[list[MaskExample]]:
-    """`steps` batches of images that show something, half of them mirrored."""
-    generator = torch.Generator().manual_seed(options.seed)
-    # images without objects are passed over, so more are drawn than are needed
-    sampler = RandomSampler(examples, num_samples=10 * options.steps * options.images, generator=generator)
-    loader = DataLoader(examples, batch_size=None, sampler=sampler, num_workers=options.workers)
-    batch: list[MaskExample] = []
-    steps = 0
-    for example in loader:
-        if len(example.boxes) == 0:
-            continue
-        mirror = bool(torch.rand((), generator=generator) < 0.5)
-        batch.append(example.mirrored() if mirror else example)
-        if len(batch) == options.images:
-            yield batch
-            batch = []
-            steps += 1
-            if steps == options.steps:
-                return

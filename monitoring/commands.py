@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
 from configs.errors import UsageError
 
 PORT = 9400
+
+
+class FiniteRange(click.FloatRange):
+    """A range that `nan` is not in: it compares as neither too small nor too large."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As any range; `nan` is refused."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is no number", param, ctx)
+        return float(number)
 
 
 @click.command("monitor")
@@ -21,9 +34,7 @@ PORT = 9400
     metavar="DIR",
     help="Where runs are looked for when none is named: those that are being written, else the newest.",
 )
-@click.option(
-    "--interval", type=click.FloatRange(0.25, 3600), default=1.0, show_default=True, help="Seconds between looks."
-)
+@click.option("--interval", type=FiniteRange(0.25, 3600), default=1.0, show_default=True, help="Seconds between looks.")
 @click.option("--once", is_flag=True, help="Look once, print, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a look on standard output, nothing else.")
 @click.option("--serve", is_flag=True, help="Export to Prometheus instead: /metrics, /view (JSON), /health.")
@@ -59,7 +70,7 @@ def monitor(
     bevnext-sam2 monitor --once --json
     bevnext-sam2 monitor --serve --port 9400          (then, elsewhere:  monitor http://server:9400)
 
-    Exit codes: 0 done, 2 bad option or directory, 1 anything else.
+    Exit codes: 0 done, 2 bad option or directory, 1 --once and no answer from the address, or anything else.
     """
     from monitoring.watcher import open_watcher
 

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from configs.errors import ExitCode
 from monitoring.screen import draw
 from monitoring.view import View
 from monitoring.watcher import Watcher
@@ -34,6 +35,8 @@ def show(watcher: Watcher, interval: float, *, once: bool, as_json: bool, consol
             click.echo(view.model_dump_json(indent=2))
         else:
             console.print(draw(view, console.width, _NO_LIMIT), soft_wrap=True)
+        if view.problem is not None:
+            raise SystemExit(ExitCode.CRASHED)
     elif as_json or not console.is_terminal:
         _stream(watcher, interval, console, as_json)
     else:

@@ -69,7 +69,7 @@ class RunReader:
             figures=_figures(newest),
             terms=_finite(newest.get("terms") or {}),
             seconds=_mean_seconds(trace) or _finite(newest.get("seconds") or {}),
-            ranks=tuple(_rank(one) for one in newest.get("ranks") or ()),
+            ranks=tuple(_rank(one, trace) for one in newest.get("ranks") or ()),
             scores=_finite(_newest(lines, "evaluate").get("metrics") or {}),
             faults=len(faults),
             loss_finite=finite,
@@ -141,10 +141,12 @@ def _mean_seconds(trace: Trace) -> dict[str, float]:
     return {phase: statistics.mean(one.seconds.get(phase, 0.0) for one in ranks) for phase in phases}
 
 
-def _rank(one: Mapping[str, Any]) -> RankView:
-    return RankView(
-        rank=int(one["rank"]), host=one.get("host", ""), device=one.get("device", ""), seconds=_finite(one["seconds"])
-    )
+def _rank(one: Mapping[str, Any], trace: Trace) -> RankView:
+    """With the means that the verdict is made from: a single line is full of chance."""
+    rank, seconds = int(one["rank"]), _finite(one["seconds"])
+    if rank in trace.ranks:
+        seconds = {phase: trace.seconds(phase, rank) for phase in seconds}
+    return RankView(rank=rank, host=one.get("host", ""), device=one.get("device", ""), seconds=seconds)
 
 
 def _newest(lines: list[Line], event: str) -> Line:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from textwrap import wrap
-from typing import Final
+from typing import Final, TypeVar
 
 from rich.text import Text
 
 from monitoring.fields import clock_reasons
 from monitoring.samples import DeviceSample, HostSample, MachineSample
+from monitoring.verdicts import SLOW_RANK
 from monitoring.view import RunView, View
 
 GOOD, WARN, BAD, SOFT, BOLD = "green", "yellow", "red bold", "bright_black", "bold"
@@ -26,6 +27,7 @@ _NOT_OWN: Final = ("all_reduce", "checkpoint", "evaluation")
 _BLOCKS: Final = "█"
 _DETAILED_RUNS: Final = 2
 """More runs than these get one line and their verdict each."""
+_Key = TypeVar("_Key", int, str)
 
 
 def draw(view: View, width: int, height: int) -> Text:
@@ -46,7 +48,7 @@ def _lines(view: View, width: int) -> Iterator[Text]:
     for alert in view.alerts():
         yield Text.assemble(("! ", BAD), (f"{alert.subject}: {alert.text}", BAD))
     if view.machine is not None:
-        yield from _machine(view.machine)
+        yield from _machine(view.machine, width)
     for run in view.runs:
         yield Text("─" * width, style=SOFT)
         yield from _run(run, width, brief=len(view.runs) > _DETAILED_RUNS)
@@ -57,13 +59,14 @@ def _lines(view: View, width: int) -> Iterator[Text]:
 # --- the machine -----------------------------------------------------------------------------------------------------
 
 
-def _machine(machine: MachineSample) -> Iterator[Text]:
+def _machine(machine: MachineSample, width: int) -> Iterator[Text]:
     if machine.devices:
         yield Text("GPU  SM%  TC%       memory GiB      W  limit   °C   MHz  held by", style=SOFT)
         for device in machine.devices:
             yield _device(device)
     elif machine.problem:
-        yield Text(f"no accelerators: {machine.problem}", style=SOFT)
+        for line in wrap(f"no accelerators: {machine.problem}", max(20, width)):
+            yield Text(line, style=SOFT)
     yield _host(machine.host)
 
 
@@ -122,7 +125,7 @@ def _run(run: RunView, width: int, brief: bool) -> Iterator[Text]:
         if run.seconds:
             yield from _split(run, width)
         if len(run.ranks) > 1:
-            yield _ranks(run)
+            yield _ranks(run, width)
     for number, verdict in enumerate(run.verdicts[: 1 if brief else 2]):
         mark = ("✓ ", GOOD) if verdict.healthy else ("▲ ", WARN)
         yield Text.assemble(mark, (verdict.text, BOLD if number == 0 else ""))
@@ -168,28 +171,46 @@ def _split(run: RunView, width: int) -> Iterator[Text]:
     total = sum(seconds.values())
     if not total:
         return
-    room = width - 12
-    bar = Text(f"step {_time(total):>6} ")
-    for phase, value in seconds.items():
-        bar.append(_BLOCKS * round(room * value / total), style=_PHASE_STYLE.get(phase, ""))
+    bar = Text(f"step {_time(total)} ")
+    room = width - len(bar)
+    end = filled = 0.0
+    for phase, value in seconds.items():  # each block ends where it should, however small those before it are
+        end += room * value / total
+        bar.append(_BLOCKS * (round(end) - round(filled)), style=_PHASE_STYLE.get(phase, ""))
+        filled = end
     yield bar
-    shown = [(phase, value / total) for phase, value in seconds.items() if value / total >= 0.01]
-    names = [
-        Text.assemble((f"{_SHORT.get(phase, phase)} {share:.0%}", _PHASE_STYLE.get(phase, "")))
-        for phase, share in shown
-    ]
-    yield Text("     ").append_text(Text("  ").join(names))
+    names = {
+        phase: f"{_SHORT.get(phase, phase)} {value / total:.0%}"
+        for phase, value in seconds.items()
+        if value >= total / 100
+    }
+    shown = _fitting(names, seconds, width - 5)
+    yield Text("     ").append_text(Text("  ").join([Text(names[one], _PHASE_STYLE.get(one, "")) for one in shown]))
 
 
-def _ranks(run: RunView) -> Text:
-    """Own work of each process over the median's."""
-    work = [sum(value for phase, value in one.seconds.items() if phase not in _NOT_OWN) for one in run.ranks]
-    middle = sorted(work)[(len(work) - 1) // 2] or 1.0
-    line = Text("ranks ", style=SOFT)
-    for one, value in zip(run.ranks, work, strict=True):
-        ratio = value / middle
-        line.append(f" {one.rank}:{ratio:.2f}", style=BAD if ratio > 1.15 else "")
-    return line.append("  (work / median)", style=SOFT)
+def _ranks(run: RunView, width: int) -> Text:
+    """Own work of each process over the median's; the slowest of them where there are many."""
+    work = {one.rank: sum(value for phase, value in one.seconds.items() if phase not in _NOT_OWN) for one in run.ranks}
+    middle = sorted(work.values())[(len(work) - 1) // 2] or 1.0
+    names = {rank: f"{rank}:{value / middle:.2f}" for rank, value in work.items()}
+    label = "work / median"
+    shown = _fitting(names, work, width - len(label) - 2)
+    if len(shown) < len(names):
+        label = f"slowest of {len(names)}, {label}"
+        shown = _fitting(names, work, width - len(label) - 2)
+    styled = [Text(names[rank], style=BAD if work[rank] > SLOW_RANK * middle else "") for rank in shown]
+    return Text("  ").join([Text(label, style=SOFT), *styled])
+
+
+def _fitting(names: Mapping[_Key, str], sizes: Mapping[_Key, float], room: int) -> list[_Key]:
+    """The largest of them, in their order, as many as fit beside each other with two spaces between them."""
+    left, kept = room + 2, set()
+    for one in sorted(names, key=sizes.__getitem__, reverse=True):
+        left -= len(names[one]) + 2
+        if left < 0:
+            break
+        kept.add(one)
+    return [one for one in names if one in kept]
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

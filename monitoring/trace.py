@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 KEPT_WINDOWS: Final = 60
 """Lines of the log that count: what limited the run an hour ago may be mended."""
@@ -23,6 +23,8 @@ class RankTrace:
     """Of one step, by phase."""
     host: str = ""
     device: str = ""
+    starved: float | None = None
+    """Share of time in which the process itself waited for a processor."""
     loader_cpu: float | None = None
     loader_starved: float | None = None
     allocator_retries: int | None = None
@@ -77,8 +79,8 @@ class Trace:
             for one in window.ranks
         )
 
-    def loader(self, name: str, rank: int) -> float | None:
-        """Mean of `loader_cpu` or `loader_starved` of a process."""
+    def share(self, name: Literal["starved", "loader_cpu", "loader_starved"], rank: int) -> float | None:
+        """Mean of a share of time of a process or its readers."""
         known = [value for one in self._of(rank) if (value := getattr(one, name)) is not None]
         return statistics.mean(known) if known else None
 
@@ -141,6 +143,7 @@ def _rank(one: Mapping[str, Any]) -> RankTrace:
         seconds=dict(one["seconds"]),
         host=one.get("host", ""),
         device=one.get("device", ""),
+        starved=one.get("starved"),
         loader_cpu=one.get("loader_cpu"),
         loader_starved=one.get("loader_starved"),
         allocator_retries=one.get("allocator_retries"),

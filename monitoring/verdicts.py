@@ -15,13 +15,15 @@ from monitoring.trace import COMPUTING, Trace
 
 Cause = Literal[
     "too early", "compute", "data: processors", "data: workers", "data: disk", "data", "communication", "slow rank",
-    "power", "heat", "memory", "small batch", "checkpoints",
+    "power", "heat", "memory", "small batch", "checkpoints", "processors",
 ]  # fmt: skip
 
 DATA_SHARE: Final = 0.10
 COMMUNICATION_SHARE: Final = 0.20
 """Of the process that waits least: what the others wait longer, they wait for it."""
 CHECKPOINT_SHARE: Final = 0.10
+STARVED_SHARE: Final = 0.20
+"""Of the median process of a training on processors."""
 SLOW_RANK: Final = 1.15
 """Own work of the slowest over the median's."""
 SLOW_WINDOWS: Final = 0.7
@@ -77,18 +79,18 @@ def _data(trace: Trace) -> Iterator[Verdict]:
     share, rank = waits[(len(waits) - 1) // 2][0] / step, waits[-1][1]  # one alone that waits is a slow rank
     if share < DATA_SHARE:
         return
-    workers = int(trace.plan.get("workers", 0))
-    cause, evidence, change = _why_data(trace, rank, workers)
+    cause, evidence, change = _why_data(trace, rank, share)
     yield Verdict(
         cause, share, f"waits for data {share:.0%} of the time",
         (f"data_wait {waits[-1][0] * 1e3:.0f} ms of a step of {step * 1e3:.0f} ms", *evidence), change,
     )  # fmt: skip
 
 
-def _why_data(trace: Trace, rank: int, workers: int) -> tuple[Cause, tuple[str, ...], str]:
+def _why_data(trace: Trace, rank: int, share: float) -> tuple[Cause, tuple[str, ...], str]:
     """Whether readers lack processors, are too few, or wait for the disk."""
-    running, starved = trace.loader("loader_cpu", rank), trace.loader("loader_starved", rank)
-    cpu, iowait = trace.host("cpu"), trace.host("iowait")
+    workers = int(trace.plan.get("workers", 0))
+    running, starved = trace.share("loader_cpu", rank), trace.share("loader_starved", rank)
+    cpu, iowait, own = trace.host("cpu"), trace.host("iowait"), trace.share("starved", rank)
     who = f"each of {workers} workers" if workers else "the process that reads"
     told = [f"{who} computes {running:.0%} of the time"] if running is not None else []
     told += [f"waits for a processor {starved:.0%}"] if starved is not None else []
@@ -100,13 +102,15 @@ def _why_data(trace: Trace, rank: int, workers: int) -> tuple[Cause, tuple[str, 
     more = f"--workers {max(2, 2 * workers)}: there are idle cores"
     if running is None and cpu is None and iowait is None:
         return "data", ("which part of reading is slow cannot be told: no figures of workers or machine",), more
-    if running is not None and running + (starved or 0.0) < 1 - BLOCKED_READER:
+    if (own or 0.0) >= share and (cpu or 0.0) >= BUSY_HOST:  # batches lie there, and nobody takes them
+        return "data: processors", (*evidence, f"the training itself waits for a processor {own:.0%}"), few_cores
+    if running is None:
+        blocked, starving = (iowait or 0.0) >= BUSY_IOWAIT, False
+    else:
+        blocked, starving = running + (starved or 0.0) < 1 - BLOCKED_READER, (starved or 0.0) > running / 2
+    if blocked:
         return "data: disk", evidence, slow_disk
-    if running is None and (iowait or 0.0) >= BUSY_IOWAIT:
-        return "data: disk", evidence, slow_disk
-    if starved is not None and running is not None and starved > running / 2:
-        return "data: processors", evidence, few_cores
-    if (cpu or 0.0) >= BUSY_HOST:
+    if starving or (cpu or 0.0) >= BUSY_HOST:
         return "data: processors", evidence, few_cores
     return "data: workers", evidence, more
 
@@ -227,6 +231,20 @@ def _checkpoints(trace: Trace) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
+def _processors(trace: Trace) -> Iterator[Verdict]:
+    """Where the processor is the device, others may use it too."""
+    known = sorted(value for rank in trace.ranks if (value := trace.share("starved", rank)) is not None)
+    if trace.plan.get("device_kind") != "cpu" or not known or (share := known[(len(known) - 1) // 2]) < STARVED_SHARE:
+        return
+    busy = trace.host("cpu")
+    evidence = [f"{len(trace.ranks)} process(es) with {trace.plan.get('workers', '?')} worker(s) each"]
+    evidence += [f"processors of the machine {busy:.0f} % busy"] if busy is not None else []
+    yield Verdict(
+        "processors", share, f"waits for a processor {share:.0%} of the time", tuple(evidence),
+        "end other work on this machine, or no more processes (--num-processes) and workers than it has cores",
+    )  # fmt: skip
+
+
 def _small_batch(trace: Trace) -> Iterator[Verdict]:
     """Nothing else is wrong, and yet the devices have little to do."""
     if trace.plan.get("device_kind", "cpu") == "cpu":
@@ -267,4 +285,5 @@ _RULES: Final[tuple[Callable[[Trace], Iterator[Verdict]], ...]] = (
     _throttled,
     _memory,
     _checkpoints,
+    _processors,
 )

@@ -33,7 +33,7 @@ class RankView(_Frozen):
     host: str = ""
     device: str = ""
     seconds: dict[str, float] = Field(default_factory=dict)
-    """Of one step, by phase."""
+    """Of one step by phase, the mean over the newest lines."""
 
 
 class RunView(_Frozen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,7 +16,7 @@ from configs import run_directory
 from configs.errors import UsageError
 from monitoring.run_reader import RunReader
 from monitoring.sampler import Backend, Sampler
-from monitoring.view import View
+from monitoring.view import RunView, View
 
 RECENT: Final = 900.0
 """Seconds after which a run in the output folder that nobody named is history."""
@@ -41,7 +42,7 @@ class LocalWatcher:
     """
 
     def __init__(self, runs: Sequence[Path], output_dir: Path, backend: Backend = "auto") -> None:
-        self.named = [RunReader(path) for path in runs]
+        self.named = [RunReader(path) for path in {path.resolve(): path for path in runs}.values()]
         self.output_dir = output_dir
         self._found: dict[Path, RunReader] = {}
         disk = runs[0] if runs else output_dir
@@ -51,8 +52,8 @@ class LocalWatcher:
         begun = time.thread_time()
         machine = self._sampler.sample()
         spent = time.thread_time() - begun
-        readers = self.named or self._readers()
-        return View(time=time.time(), machine=machine, runs=tuple(one.read() for one in readers), sample_seconds=spent)
+        runs = _told_apart([one.read() for one in self.named or self._readers()])
+        return View(time=time.time(), machine=machine, runs=runs, sample_seconds=spent)
 
     def close(self) -> None:
         self._sampler.close()
@@ -108,6 +109,12 @@ def open_watcher(places: Sequence[str], output_dir: Path, backend: Backend) -> W
                 fix="name a run directory such as outputs/<run>, or http://HOST:PORT",
             )
     return LocalWatcher([Path(place) for place in places], output_dir, backend)
+
+
+def _told_apart(runs: Sequence[RunView]) -> tuple[RunView, ...]:
+    """Those of one name by their directories: two runs must not be one series."""
+    names = Counter(run.name for run in runs)
+    return tuple(run if names[run.name] == 1 else run.model_copy(update={"name": run.directory}) for run in runs)
 
 
 def _age(path: Path) -> float:

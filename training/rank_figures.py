@@ -42,6 +42,7 @@ class RankMeter:
     world: World
     workers: int
     _begun: float = field(default_factory=time.perf_counter)
+    _before: _Spent | None = field(default_factory=lambda: _spent("self"))
     _loader_before: dict[str, _Spent] = field(default_factory=dict)
 
     def all_ranks(self, steps: int) -> list[RankFigures]:
@@ -58,9 +59,17 @@ class RankMeter:
             "pid": os.getpid(),
             "device": device_name(self.world.device),
             "seconds": {phase: round(seconds[phase] / steps, 7) for phase in PHASES},
+            "starved": self._starved(window),
             **self._loader(window, seconds["data_wait"]),
             **memory_figures(self.world.device),
         }
+
+    def _starved(self, window: float) -> float | None:
+        """Share of time, 0 to 1, in which this process's main thread could run and no processor was free."""
+        before, self._before = self._before, _spent("self")
+        if before is None or self._before is None or window <= 0:
+            return None
+        return min(1.0, (self._before.starved - before.starved) / window)
 
     def _loader(self, window: float, waited: float) -> dict[str, float | None]:
         """Shares of time, 0 to 1, in which a reader computes and in which it waits for a processor.

@@ -22,6 +22,7 @@ from configs.schema import Recipe
 from .device_watch import DeviceWatch
 from .fault import StepFault
 from .metrics_log import MetricsLog
+from .pace import Pace
 from .rank_figures import RankFigures, mean_seconds, straggler
 from .trainer import StepReport
 
@@ -121,6 +122,7 @@ class Reporter(SilentReporter):
         self._metrics = MetricsLog(run_dir, first_step)
         self._devices = devices
         self._window = _Window()
+        self._pace = Pace()
         self._progress, self._task = self._live_line(first_step)
 
     def say(self, text: str) -> None:
@@ -139,6 +141,7 @@ class Reporter(SilentReporter):
         self._metrics.write("checkpoint", step, figures, epoch=self._epoch(step))
         self.say(f"saved {place} ({size / 2**20:.1f} MiB in {seconds:.2f} s)")
         self._window.begun += stalled
+        self._pace.aside += stalled
 
     def fault(self, step: int, fault: StepFault, answer: str) -> None:
         self._metrics.write("fault", step, {}, reason=fault.reason, answer=answer, tokens=list(fault.tokens))
@@ -155,6 +158,7 @@ class Reporter(SilentReporter):
         self._metrics.write("evaluate", step, {"seconds": seconds}, epoch=self._epoch(step), metrics=metrics)
         self.say(f"evaluated in {seconds:.1f} s: NDS {metrics['NDS']:.4f}, mAP {metrics['mAP']:.4f}")
         self._window.begun += seconds
+        self._pace.aside += seconds
 
     def describe(self, recipe: Recipe) -> None:
         plan = self.plan.model_dump(exclude={"origins", "warnings"})
@@ -183,7 +187,7 @@ class Reporter(SilentReporter):
         window, self._window = self._window, _Window()
         seconds = self._window.begun - window.begun
         rate = window.steps * self.plan.effective_batch / seconds
-        eta = (self.plan.total_steps - step) * seconds / window.steps
+        eta = (self.plan.total_steps - step) * self._pace.of_step(window.steps, seconds)
         figures = {
             "loss": window.loss / window.steps,
             "learning_rate": report.learning_rate,

@@ -29,6 +29,7 @@ def run(
     of_device: Mapping[int, Mapping[str, float]] | None = None,
     host: Mapping[str, float] | None = None,
     loader: tuple[float | None, float | None] = (0.4, 0.0),
+    starved: float | None = 0.01,
     retries: float = 0.0,
     windows: int = 12,
     exchange: float = 0.01,
@@ -41,6 +42,7 @@ def run(
         step, of_rank: seconds of a step by phase, for all and for single ranks.
         device, of_device, host: hardware figures that differ from a healthy H200 and its machine.
         loader: shares of time in which a worker computes and waits for a processor.
+        starved: share of time in which a process of the training waits for a processor.
         retries: allocator retries per step.
         exchange: seconds that exchanging gradients takes by itself.
     """
@@ -58,7 +60,7 @@ def run(
             "event": "train", "step": 10 * window, "time": 1e9 + 7 * window, "loss": 2.0,
             "ranks": [
                 {"rank": rank, "host": "node0", "pid": 100 + rank, "device": f"GPU-{rank}", "seconds": seconds,
-                 "loader_cpu": loader[0], "loader_starved": loader[1],
+                 "starved": starved, "loader_cpu": loader[0], "loader_starved": loader[1],
                  "allocator_retries": int(retries * 10 * window)}
                 for rank, seconds in enumerate(told)
             ],
@@ -87,6 +89,12 @@ KNOWN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "data: processors", {"step": SLOW_LOADER, "loader": (0.45, 0.5), "host": {"cpu": 99.0}}, {"workers": 32}),
     "decoding on all cores": (
         "data: processors", {"ranks": 4, "step": SLOW_LOADER, "loader": (0.95, 0.03), "host": {"cpu": 98.0}}, {}),
+    "batches lie there, and nobody takes them": (
+        "data: processors", {"ranks": 2, "step": {"data_wait": 0.12}, "loader": (0.03, 0.09), "starved": 0.4,
+                             "host": {"cpu": 100.0}}, {}),
+    "another job on the processors": (
+        "processors", {"ranks": 2, "starved": 0.6, "host": {"cpu": 100.0}},
+        {"device_kind": "cpu", "workers": 1, "precision": "fp32"}),
     "slow disk": ("data: disk", {"step": SLOW_LOADER, "loader": (0.1, 0.01), "host": {"iowait": 30.0}}, {}),
     "network storage, no iowait": ("data: disk", {"ranks": 2, "step": SLOW_LOADER, "loader": (0.15, 0.0)}, {}),
     "slow disk, no figures of workers": (
@@ -137,8 +145,9 @@ HEALTHY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "small model that fills the multiprocessors": ({"device": {"memory_used": 20e9, "sm_activity": 75.0}}, {}),
     "one processor": (
         {"sampler": False, "loader": (0.3, 0.1)}, {"device_kind": "cpu", "workers": 1, "precision": "fp32"}),
+    "a job beside it while the GPUs have work": ({"ranks": 2, "starved": 0.5, "host": {"cpu": 100.0}}, {}),
     "processors all busy with computing": (
-        {"ranks": 2, "host": {"cpu": 100.0}, "loader": (0.2, 0.2), "exchange": 0.04},
+        {"ranks": 2, "starved": 0.12, "host": {"cpu": 100.0}, "loader": (0.2, 0.2), "exchange": 0.04},
         {"device_kind": "cpu", "workers": 1, "precision": "fp32"}),
     "no figures of the hardware": ({"ranks": 4, "sampler": False}, {}),
     "idle GPU of another job": ({"of_device": {3: {"sm_activity": 1.0}}}, {}),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from made_up_run import machine, write_run
-from made_up_traces import run
+from made_up_traces import STEP, run
 from rich.console import Console
 
 from configs.errors import ExitCode, UsageError
@@ -165,6 +165,7 @@ def test_eight_gpus_and_a_run_fit_into_80_by_24(tmp_path: Path) -> None:
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
+    assert sum(f" {rank}:" in line for line in lines for rank in range(8) if "work / median" in line) == 8
     for words in ("GPU  SM%", "rank 5 is slow", "try: look at GPU-5", "ETA 12:00:10", "samples/s 98.5", "forward 25%"):
         assert words in text, text
 
@@ -207,6 +208,47 @@ def test_any_size_and_any_part_missing(tmp_path: Path) -> None:
             assert max(map(len, screen(view, width, height))) <= width
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_bars_and_phases_keep_to_the_window(tmp_path: Path, width: int) -> None:
+    tiny = {"data_wait": 0.05, "host_to_device": 0.021, "other": 0.022, "checkpoint": 0.06, "optimizer": 0.05}
+    for slower in (1, 20):  # ms, and seconds of two figures
+        step = {phase: slower * value for phase, value in (STEP | tiny).items()}
+        lines = screen(
+            view_of(write_run(tmp_path / f"run{slower}", run(2, step=step, exchange=0.1)), gpus=1), width, 50
+        )
+        (bar,) = (line for line in lines if line.startswith("step "))
+        assert width - 2 <= len(bar) <= width
+        assert "…" not in bar
+        phases = lines[lines.index(bar) + 1]
+        assert "forward" in phases
+        assert "backward" in phases
+        assert "…" not in phases
+
+
+def test_of_many_ranks_the_slowest_are_shown(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "many", run(ranks=64, of_rank={33: {"forward": 0.6}}))
+    (line,) = (line for line in screen(view_of(directory), 80, 60) if "work / median" in line)
+    assert line.startswith("slowest of 64, work / median  ")
+    assert " 33:1.6" in line
+    assert "…" not in line
+    assert len(line) > 70
+
+
+def test_ranks_are_judged_over_all_lines_not_by_the_newest(tmp_path: Path) -> None:
+    lines = run(ranks=2, windows=20)
+    lines[-2]["ranks"][1]["seconds"]["forward"] *= 3  # one hiccup
+    found = RunReader(write_run(tmp_path / "run", lines)).read()
+    assert found.ranks[1].seconds["forward"] == pytest.approx(0.2, rel=0.15)
+    assert [one.cause for one in found.verdicts] == ["compute"]
+
+
+def test_why_there_are_no_accelerators_is_told_in_full(tmp_path: Path) -> None:
+    problem = "no NVIDIA driver here (NVML Shared Library Not Found), and no npu-smi"
+    without = machine(0).model_copy(update={"problem": problem})
+    told = " ".join(screen(View(time=0.0, machine=without), 80, 24))
+    assert problem in told
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +284,19 @@ def test_places_that_are_none(tmp_path: Path) -> None:
     result = CliRunner().invoke(monitor, ["--serve", "--once"])
     assert isinstance(result.exception, UsageError)
     assert result.exception.exit_code is ExitCode.BAD_USAGE
+
+
+def test_an_interval_that_is_no_number() -> None:
+    for given in ("nan", "0", "x"):
+        done = CliRunner().invoke(monitor, ["--once", "--interval", given])
+        assert (done.exit_code, "--interval" in done.output) == (2, True), done.output
+
+
+def test_one_run_named_twice_and_two_of_one_name(tmp_path: Path) -> None:
+    first, second = (write_run(tmp_path / parent / "run") for parent in ("a", "b"))
+    watcher = LocalWatcher([first, second, tmp_path / "b" / ".." / "b" / "run"], tmp_path, "host")
+    assert [one.name for one in watcher.look().runs] == [str(first), str(tmp_path / "b" / ".." / "b" / "run")]
+    watcher.close()
 
 
 class Views:
@@ -296,3 +351,9 @@ def test_a_source_that_does_not_answer_is_an_alert() -> None:
         found = RemoteWatcher(f"http://127.0.0.1:{nobody.getsockname()[1]}").look()
     assert [alert.kind for alert in found.alerts()] == ["monitor"]
     assert "no view" in screen(found, 80, 24)[1]
+
+
+def test_a_script_hears_of_a_source_that_does_not_answer() -> None:
+    done = CliRunner().invoke(monitor, ["http://127.0.0.1:1", "--once", "--json"])
+    assert done.exit_code == ExitCode.CRASHED
+    assert "no view" in View.model_validate_json(done.output).problem  # type: ignore[operator]

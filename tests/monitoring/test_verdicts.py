@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_traces import GPU_PLAN, HEALTHY, KNOWN, run
 
@@ -97,6 +97,7 @@ def test_lines_of_older_versions_are_passed_over() -> None:
 seconds = st.floats(0, 100)
 
 
+@settings(deadline=None)  # a busy machine is slow, not wrong
 @given(
     st.lists(st.lists(st.tuples(seconds, seconds, seconds), min_size=2, max_size=2), min_size=1, max_size=6),
     st.dictionaries(st.sampled_from(["cpu", "iowait", "memory_used", "memory_total", "swap_used"]), st.floats(0, 1e12)),

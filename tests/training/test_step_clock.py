@@ -62,6 +62,7 @@ def test_a_step_alone_has_every_phase_but_the_exchange() -> None:
     assert figures["seconds"]["backward"] > 0
     assert figures["seconds"]["all_reduce"] < own_work(figures["seconds"])
     assert figures["memory_allocated"] > 2**20
+    assert 0 <= figures["starved"] <= 1
     assert 0 <= figures["loader_cpu"] <= 1
     assert 0 <= figures["loader_starved"] <= 1
     assert straggler([figures]) is None
@@ -73,7 +74,7 @@ def slow_second_rank(world: World, folder: Path) -> None:
     trainer = toy_trainer(ToyDetector(), recipe, plan, world)
     meter = RankMeter(trainer.clock, world, workers=0)
     if world.rank == 1:
-        trainer.network.register_forward_pre_hook(lambda module, inputs: time.sleep(0.1))
+        trainer.network.register_forward_pre_hook(lambda module, inputs: time.sleep(0.5))
     for step in range(4):
         trainer.train_step(step_batches(plan, world.rank, step))
     ranks = meter.all_ranks(steps=4)
@@ -85,7 +86,7 @@ def test_one_slow_process_is_the_one_that_the_others_wait_for(tmp_path: Path) ->
     run_ranks(slow_second_rank, 2, tmp_path)
     ranks: list[dict[str, Any]] = json.loads((tmp_path / "ranks.json").read_text())
     assert [one["rank"] for one in ranks] == [0, 1]
-    assert ranks[0]["seconds"]["all_reduce"] > 0.09
+    assert ranks[0]["seconds"]["all_reduce"] > 0.3
     assert ranks[1]["seconds"]["all_reduce"] < ranks[1]["seconds"]["forward"]
     found = straggler(ranks)
     assert found is not None

@@ -1,18 +1,30 @@
 """Records traces of causes that are really caused here: real loader workers, real processes, real files.
 
-    python tests/monitoring/traces/record.py [CAUSE]...
+Each trains a small network with the project's step, clock and meter, and writes `<name>.json` beside this file, with
+what the monitor is to say of it. From the checkout, in its environment; without names, all of them:
 
-Each trains a small network with the project's step, clock and meter, and writes `<cause>.json` beside this file.
-`healthy` needs a machine that does nothing else.
+    python tests/monitoring/traces/record.py slow_disk slow_disk_without_workers            two minutes each
+    python tests/monitoring/traces/record.py slowed_rank big_checkpoints slow_exchange      half a minute each
+    python tests/monitoring/traces/record.py other_jobs                                     half a minute
+    python tests/monitoring/traces/record.py few_workers few_processors healthy             half a minute each
+
+The causes of the first two lines are strong enough for a machine that does other things, too, and the third is about
+just that. Those of the last line need a machine of two cores or more that does nothing else: there, check with
+`uptime` that the load is under 0.2, and record them one after the other. Then look what the monitor says:
+
+    pytest tests/monitoring/test_verdicts.py -k really_caused
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +62,8 @@ class Setting:
     slow_rank: float = 0.0
     checkpoint_mib: int = 0
     exchange_mib: int = 0
+    other_jobs: int = 0
+    """Processes of somebody else that compute all the time."""
 
 
 SETTINGS = {
@@ -58,6 +72,9 @@ SETTINGS = {
     "slowed_rank": Setting("slow rank", ranks=2, slow_rank=0.15),
     "big_checkpoints": Setting("checkpoints", checkpoint_mib=96),
     "slow_exchange": Setting("communication", ranks=2, exchange_mib=192),
+    "other_jobs": Setting("processors", other_jobs=2 * (os.cpu_count() or 1)),
+    "few_workers": Setting("data: workers", workers=1, decode=0.3),
+    "few_processors": Setting("data: processors", workers=4 * (os.cpu_count() or 1), decode=1.5),
     "healthy": Setting("compute"),
 }
 
@@ -75,6 +92,18 @@ class Reading(Dataset[Any]):
         time.sleep(self.setting.disk)
         busy(self.setting.decode)
         return toy_sample_batch([number * self.size + one for one in range(self.size)])
+
+
+@contextmanager
+def other_jobs(number: int) -> Iterator[None]:
+    """So many processes compute meanwhile."""
+    jobs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
 
 
 def busy(seconds: float) -> None:
@@ -120,8 +149,8 @@ def one_rank(world: World, folder: Path, setting: Setting) -> None:
                 hardware = Hardware((sampler.sample(),)).line()
                 lines.append({"event": "devices", "step": step, "devices": [], "host": hardware["host"]})
     if world.is_main:
-        plan = {**plan.model_dump(mode="json"), "workers": setting.workers}
-        (folder / "trace.json").write_text(json.dumps({"cause": setting.cause, "plan": plan, "lines": lines}))
+        told = {**plan.model_dump(mode="json"), "workers": setting.workers}
+        (folder / "trace.json").write_text(json.dumps({"cause": setting.cause, "plan": told, "lines": lines}))
 
 
 def write(path: Path, mib: int) -> None:
@@ -134,7 +163,7 @@ def write(path: Path, mib: int) -> None:
 
 def record(name: str) -> None:
     setting = SETTINGS[name]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, other_jobs(setting.other_jobs):
         if setting.ranks == 1:
             one_rank(World(rank=0, size=1, device=torch.device("cpu")), Path(folder), setting)
         else:

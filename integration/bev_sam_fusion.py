@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from configs.errors import UsageError
 from integration.composition import box_iou, keep_to_outlines, share_pixels, tight_boxes
 from integration.object_prompts import DecodedPairs, decode_pairs
+from integration.point_prompts import points_on_objects
 from integration.projection import ALL_VISIBLE, CameraRig, Pairs, Visibility, check_boxes, project_boxes, worth
 from integration.rays import occlusion, outline_coverage
 from integration.rle import encode_masks
 from integration.sam2_weights import load_segmenter
+from integration.score_feedback import feedback_for, fused_scores
 from integration.segmenter import LOGIT_STRIDE, ImageFeatures, check_images, upsample
 
 Result = dict[str, Any]
@@ -46,6 +48,8 @@ class BEVSAMFusion(nn.Module):
         passes: 2 lets a second pass start from the first one's mask and its tight box; 1 is faster.
         box_format: order of the three sizes in `boxes_3d`: `lwh` (the project's), or `wlh`.
         mask_format: masks as `bool` tensors, or as COCO `rle` (much smaller).
+        feedback: file of `sam2 calibrate`, made with the same weights: `scores_fused` are then the detector's scores
+            calibrated by what the masks say. Default: they are the detector's scores.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class BEVSAMFusion(nn.Module):
         chunk: int = 32,
         box_format: Literal["lwh", "wlh"] = "lwh",
         mask_format: Literal["bool", "rle"] = "bool",
+        feedback: str | Path | None = None,
     ) -> None:
         super().__init__()
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -71,6 +76,7 @@ class BEVSAMFusion(nn.Module):
         self.chunk = chunk
         self.box_format = box_format
         self.mask_format = mask_format
+        self.feedback = None if feedback is None else feedback_for(self.segmenter, Path(feedback))
 
     @torch.no_grad()
     def forward(
@@ -78,6 +84,7 @@ class BEVSAMFusion(nn.Module):
         image: Tensor,
         bev_detections: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
         camera_params: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
+        points: Tensor | Sequence[Tensor] | None = None,
     ) -> Result | list[Result]:
         """Masks of the detections.
 
@@ -89,13 +96,16 @@ class BEVSAMFusion(nn.Module):
                 the boxes to the camera at its own time; optionally `delay` `[C]`, seconds from the boxes' time to the
                 camera's, and `canvas_from_img` `[C, 4, 4]` where the image was resized or cropped after calibration
                 (with `source_size`, height and width before). One mapping for all samples, or one per sample.
+            points: LiDAR points `[n, 3]` in the frame of the boxes and at their time, for B = 1, or one tensor per
+                sample: up to three on each object that its camera sees become part of the prompts.
 
         Returns:
             For one mapping a mapping, else a list. `kept` `[K]` positions of the kept detections; `boxes_3d`, `scores`
             (as given), `labels` of those; per pair `pair_object` `[P]` (position among the kept), `pair_camera` `[P]`,
             `boxes_2d` `[P, 4]` (left, top, right, bottom), `masks` `[P, H, W]` that share out the pixels,
-            `mask_logits_lowres` (before they did), `mask_scores`, `object_presence`, `truncation`, `occlusion`,
-            `visible_fraction`; `instance_maps` int `[C, H, W]`: position among the kept, -1 for none.
+            `mask_logits_lowres` (before they did), `mask_scores`, `object_presence`, `depth` (of the centre, metres),
+            `truncation`, `occlusion`, `visible_fraction`; `scores_fused` `[K]` (see `feedback`); `instance_maps` int
+            `[C, H, W]`: position among the kept, -1 for none.
             With one camera (`[B, 3, H, W]`) the pairs are the kept objects themselves, P = K; one that the camera does
             not see has an empty mask and a box of zeros.
         """
@@ -106,15 +116,17 @@ class BEVSAMFusion(nn.Module):
         single = isinstance(bev_detections, Mapping)
         samples = [bev_detections] if isinstance(bev_detections, Mapping) else list(bev_detections)
         cameras = [camera_params] * len(images) if isinstance(camera_params, Mapping) else list(camera_params)
-        if not len(samples) == len(cameras) == len(images):
+        clouds = [points] if isinstance(points, Tensor) else list(points or [None] * len(images))
+        if not len(samples) == len(cameras) == len(clouds) == len(images):
             raise UsageError(
-                f"{len(images)} samples, {len(samples)} sets of detections, {len(cameras)} sets of cameras",
+                f"{len(images)} samples, {len(samples)} sets of detections, {len(cameras)} sets of cameras, "
+                f"{len(clouds)} sets of points",
                 fix="give one set per sample",
             )
         results = []
-        for views, found, calibration in zip(images, samples, cameras, strict=True):
+        for views, found, calibration, cloud in zip(images, samples, cameras, clouds, strict=True):
             check_images(views)
-            result = self.segment(views, found, rig_from(calibration, views))
+            result = self.segment(views, found, rig_from(calibration, views), points=cloud)
             results.append(_by_object(result) if one_camera else result)
         return results[0] if single else results
 
@@ -125,6 +137,7 @@ class BEVSAMFusion(nn.Module):
         detections: Mapping[str, Tensor],
         rig: CameraRig,
         features: ImageFeatures | None = None,
+        points: Tensor | None = None,
     ) -> Result:
         """As `forward`, for one sample's images `[C, 3, H, W]`; `features` of those images, if they are known."""
         boxes, scores, labels = self._checked(detections)
@@ -135,12 +148,13 @@ class BEVSAMFusion(nn.Module):
         outline, open_outline = outline_coverage(pairs, rig.cam_from_pixel, rig.size, self._raster(), others=seen)
         if features is None and len(pairs):
             features = self.segmenter.encode(images)
+        on_object = None if points is None else points_on_objects(points.cpu(), boxes[kept], pairs, rig)
         decoded = decode_pairs(
-            self.segmenter, features, pairs, seen, rig, outline, open_outline, self.passes, self.chunk
+            self.segmenter, features, pairs, seen, rig, outline, open_outline, self.passes, self.chunk, on_object
         )
         logits = keep_to_outlines(decoded.logits.cpu(), self._cells(pairs.box, rig.size), outline)
         masks, maps = self._composed(logits, pairs, rig)
-        return {
+        result = {
             "kept": kept,
             "boxes_3d": detections["boxes_3d"][kept.to(detections["boxes_3d"].device)],
             "scores": scores[kept],
@@ -152,11 +166,13 @@ class BEVSAMFusion(nn.Module):
             "mask_logits_lowres": logits.half(),
             "mask_scores": _quality(decoded, masks, pairs),
             "object_presence": decoded.presence.sigmoid().cpu(),
+            "depth": pairs.depth.float(),
             "truncation": pairs.truncation.float(),
             "occlusion": occlusion(pairs, rig.cam_from_pixel, seen).float(),
             "visible_fraction": (masks.flatten(1).sum(1) / pairs.area.clamp(min=1)).float(),
             "instance_maps": maps,
         }
+        return result | {"scores_fused": fused_scores(result, self.feedback)}
 
     def project_3d_to_2d(
         self,
@@ -254,7 +270,7 @@ def _by_object(result: Result) -> Result:
     count, place = len(result["kept"]), result["pair_object"]
     spread = dict(result)
     for name, value in result.items():
-        if name in ("kept", "boxes_3d", "scores", "labels", "instance_maps"):
+        if name in ("kept", "boxes_3d", "scores", "scores_fused", "labels", "instance_maps"):
             continue
         if name == "masks" and isinstance(value, list):
             height, width = result["instance_maps"].shape[-2:]

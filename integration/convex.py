@@ -36,6 +36,16 @@ class Polygons:
         """Under `linear` `[P, 2, 2]` and `offset` `[P, 2]`."""
         return Polygons(self.vertices @ linear.transpose(-1, -2) + offset[:, None], self.count)
 
+    def inner_distance(self, places: Tensor) -> Tensor:
+        """`[P, m]`: how far places `[m, 2]` or `[P, m, 2]` lie within the polygons; negative outside."""
+        after = _neighbours(self.vertices, self.count, 1)
+        used = _used(self.vertices, self.count) & (after != self.vertices).any(-1)
+        edge = after - self.vertices
+        turn = _cross(self.vertices, after).mul(used).sum(-1).sign()[:, None, None]
+        sideways = _cross(edge[:, :, None], places[..., None, :, :] - self.vertices[:, :, None])
+        distance = turn * sideways / edge.norm(dim=-1).clamp(min=1e-9)[..., None]
+        return torch.where(used[..., None], distance, torch.inf).amin(1)
+
 
 def convex_hull(points: Tensor, valid: Tensor) -> Polygons:
     """The hulls of P sets of points.

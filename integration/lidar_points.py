@@ -59,15 +59,22 @@ def points_in_images(points: Tensor, rig: CameraRig) -> SeenPoints:
         points: `[n, 3]`, in the frame of the rig's boxes and at their time, metres. What moved until the camera's time
             is not followed.
     """
-    cam_from_ego = rig.cam_from_ego.double()
-    in_cameras = points.double() @ cam_from_ego[:, :3, :3].transpose(-1, -2) + cam_from_ego[:, None, :3, 3]
-    depth = in_cameras[..., 2]
-    image = in_cameras @ torch.linalg.inv(rig.cam_from_pixel).transpose(-1, -2)
-    pixel = (image[..., :2] / depth[..., None].clamp(min=NEAR)).round()
+    place, depth = project_points(points.expand(len(rig), -1, -1), rig, torch.arange(len(rig)))
+    pixel = place.round()
     height, width = rig.size
     inside = (depth > NEAR) & (pixel >= 0).all(-1) & (pixel[..., 0] < width) & (pixel[..., 1] < height)
     camera, point = inside.nonzero(as_tuple=True)
     return SeenPoints(point, camera, pixel[inside].long(), depth[inside])
+
+
+def project_points(points: Tensor, rig: CameraRig, camera: Tensor) -> tuple[Tensor, Tensor]:
+    """Where points `[..., n, 3]` fall in the image of the rig's `camera` `[...]`: float64 pixels `[..., n, 2]`, and
+    their depths `[..., n]`; what is not in front of the camera falls anywhere."""
+    cam_from_ego = rig.cam_from_ego.double()[camera]
+    pixel_from_cam = torch.linalg.inv(rig.cam_from_pixel)[camera]
+    in_camera = points.double() @ cam_from_ego[..., :3, :3].transpose(-1, -2) + cam_from_ego[..., None, :3, 3]
+    image = in_camera @ pixel_from_cam.transpose(-1, -2)
+    return image[..., :2] / image[..., 2:].clamp(min=NEAR), in_camera[..., 2]
 
 
 def visible_points(points: Tensor, rig: CameraRig) -> SeenPoints:

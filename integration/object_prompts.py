@@ -1,8 +1,8 @@
 """What SAM 2 is asked for each pair of an object and a camera, and its answer.
 
-Weights that were trained with outlines get box and outline. Published ones get the box and points on nearer objects
-that reach into it; a second pass starts from the first one's mask and its tight box, since the rectangle around a
-turned 3D box is looser than what SAM 2 was trained with.
+Weights that were trained with outlines get box and outline. Published ones get the box, points on nearer objects that
+reach into it, and LiDAR points on the object where there are some; a second pass starts from the first one's mask and
+its tight box, since the rectangle around a turned 3D box is looser than what SAM 2 was trained with.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from configs.errors import UsageError
 from integration.composition import keep_to_outlines, tight_boxes
 from integration.outline_prior import decode_with_outline
 from integration.projection import CameraRig, Pairs
@@ -22,6 +23,7 @@ from integration.segmenter import (
     BOX_START,
     NEGATIVE,
     NO_POINT,
+    POSITIVE,
     ImageFeatures,
     MaskOutputs,
     Prompts,
@@ -56,6 +58,7 @@ def decode_pairs(
     open_outline: Tensor,
     passes: int,
     chunk: int,
+    on_object: tuple[Tensor, Tensor] | None = None,
 ) -> DecodedPairs:
     """A mask for each pair.
 
@@ -63,7 +66,16 @@ def decode_pairs(
         others: all pairs that may hide something.
         features: of the rig's images in its order; `None` where there are no pairs.
         outline, open_outline: `[P, h, w]` of `rays.outline_coverage`.
+        on_object: `[P, K, 2]` points on the objects, and `[P, K]` which of them count.
+
+    Raises:
+        UsageError: points for weights that were trained with outlines, which know no points.
     """
+    if on_object is not None and segmenter.wants_outline:
+        raise UsageError(
+            "these weights were trained with outlines of 3D boxes and without points",
+            fix="leave points out, or use published weights",
+        )
     if features is None:
         rows, columns = outline.shape[1:]
         empty = torch.zeros
@@ -77,6 +89,9 @@ def decode_pairs(
             )
         )
     points, labels = _nearer_points(pairs, others, rig)
+    if on_object is not None:
+        points = torch.cat([points, on_object[0].float()], 1)
+        labels = torch.cat([labels, torch.where(on_object[1], POSITIVE, NO_POINT)], 1)
     found = segmenter.decode(features, _box_prompts(image, boxes, points, labels), chunk=chunk)
     for _ in range(passes - 1):
         gated = keep_to_outlines(found.logits.cpu(), _in_cells(pairs.box, rig, outline), outline)

@@ -81,7 +81,7 @@ def point_truth(
         chosen = (pairs.camera == camera).nonzero()[:, 0]
         local, here = pairs.select(chosen), seen.select(seen.camera == camera)
         own = inside[local.object][:, here.point]
-        around = _in_polygons(_enlarged(local.polygons), here.pixel.double())
+        around = _enlarged(local.polygons).inner_distance(here.pixel.double()) >= 0
         rays = pixel_rays(here.pixel.double(), rig.cam_from_pixel[camera])
         enter, leave = ray_depths(local.corners, rays)
         nearest = ray_depths(others.corners[others.camera == camera], rays)[0].amin(0)
@@ -173,15 +173,3 @@ def _enlarged(polygons: Polygons) -> Polygons:
     bounds = polygons.bounds()
     centre = (bounds[:, :2] + bounds[:, 2:])[:, None] / 2
     return Polygons(centre + ENLARGED * (polygons.vertices - centre), polygons.count)
-
-
-def _in_polygons(polygons: Polygons, places: Tensor) -> Tensor:
-    """bool `[Q, m]`: which places `[m, 2]` lie in which polygons."""
-    here = polygons.vertices
-    position = torch.arange(here.shape[1])
-    following = (position + 1) % polygons.count.clamp(min=1)[:, None]
-    after = here.gather(1, following[..., None].expand_as(here))
-    edge = (after - here)[:, :, None]
-    offset = places - here[:, :, None]
-    inwards = edge[..., 0] * offset[..., 1] - edge[..., 1] * offset[..., 0] >= 0
-    return (inwards | (position >= polygons.count[:, None])[..., None]).all(1)

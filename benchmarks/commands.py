@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "detector": ("benchmarks.detector:detector", "A network by part, and against the same written plainly."),
     "loader": ("benchmarks.loader:loader", "Decode and resize against Pillow."),
     "scaling": ("benchmarks.scaling:scaling", "1 to N ranks, and the trainer against a bare DDP loop."),
+    "sam": ("benchmarks.sam:sam", "SAM 2 per image and per box, and its cost in a detector."),
     "index": ("benchmarks.index:index", "Build and open the index of a set of trainval's size."),
 }
 

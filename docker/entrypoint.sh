@@ -34,7 +34,7 @@ if [ -n "${BEVNEXT_SAM2_CA_FILE:-}" ]; then
 fi
 
 case ${1:-} in
-    quickstart | train | eval | infer | report) check_writable /workspace/outputs "where runs are written" ;;
+    quickstart | train | eval | infer | demo | sam2 | report) check_writable /workspace/outputs "where runs are written" ;;
 esac
 if type -P "${1:-bevnext-sam2}" >/dev/null; then
     exec "$@"

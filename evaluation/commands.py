@@ -1,4 +1,4 @@
-"""`eval`, `infer` and `report`: their options and help. The work, and torch with it, is imported when they run."""
+"""`eval`, `infer`, `demo` and `report`: options and help. The work, and torch with it, is imported when they run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from evaluation.options import DataChoice, ModelChoice, data_options, model_options
+from configs.mask_weights import choose_mask_weights
+from evaluation.options import DataChoice, MaskChoice, ModelChoice, data_options, mask_options, model_options
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -84,6 +85,7 @@ def eval_command(
 @click.command("infer")
 @model_options
 @data_options
+@mask_options
 @click.option("--scene", metavar="NAME", help="Scene to work on, by name or token.")
 @click.option("--sample", metavar="TOKEN", help="One sample to work on, by its token.")
 @click.option(
@@ -92,6 +94,11 @@ def eval_command(
     default=0.3,
     show_default=True,
     help="Detections below it are not drawn; the results file holds them all.",
+)
+@click.option(
+    "--masks/--no-masks",
+    default=None,
+    help="SAM 2's mask of every object, drawn and in masks.json. Default: only with --sam2-weights.",
 )
 @click.option("--truth/--no-truth", default=True, show_default=True, help="Draw the annotations as well.")
 @click.option("--video/--no-video", default=True, show_default=True, help="Make a film of a scene.")
@@ -111,9 +118,11 @@ def eval_command(
 def infer_command(
     model: ModelChoice,
     data: DataChoice,
+    sam2: MaskChoice,
     scene: str | None,
     sample: str | None,
     score_threshold: float,
+    masks: bool | None,
     truth: bool,
     video: bool,
     fps: int,
@@ -122,10 +131,12 @@ def infer_command(
     """Detections and pictures of a scene or of one sample.
 
     Writes the results file (nuScenes format, global frame), for each sample the six camera images with boxes and the
-    view from above, and for a scene a film of both (MP4, plays in browsers).
+    view from above, and for a scene a film of both (MP4, plays in browsers). With --masks, also SAM 2's mask of every
+    object in every camera: in the pictures, and as COCO run lengths in masks.json.
 
     \b
     bevnext-sam2 infer --run outputs/my-run --scene scene-0103
+    bevnext-sam2 infer --run outputs/my-run --scene scene-0103 --sam2-weights sam2.1-hiera-tiny
     bevnext-sam2 infer --run outputs/my-run --sample ca9a282c9e77460f8360f564131a8af5 --no-truth
 
     Exit codes: 0 done, 2 bad option or recipe, 3 bad data, 1 anything else.
@@ -133,8 +144,82 @@ def infer_command(
     model.check()
     from evaluation.run_infer import Drawing, run_infer
 
+    wanted = sam2.names_any if masks is None else masks
+    weights = choose_mask_weights(sam2.sam2_weights, sam2.sam2_config) if wanted else None
     drawing = Drawing(min_score=score_threshold, with_truth=truth, video=video, frames_per_second=fps)
-    run_infer(model, data, scene=scene, sample=sample, drawing=drawing, out=out)
+    run_infer(model, data, scene=scene, sample=sample, drawing=drawing, out=out, mask_weights=weights)
+
+
+@click.command("demo")
+@model_options
+@data_options
+@mask_options
+@click.option("--scene", metavar="NAME", help="Scene to show, by name or token: all of its key frames.")
+@click.option("--sample", metavar="TOKEN", help="One sample to show. Default: the first one that was not trained on.")
+@click.option(
+    "--images", type=_FOLDER, metavar="DIR", help="Show images in a folder instead of a data set: CAM_FRONT.jpg, ..."
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Their matrices (docs/sam2.md has the format). Default: calibration.json in the folder.",
+)
+@click.option(
+    "--boxes",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --images: boxes in the ego frame instead of a detector's, as `demo` writes them to boxes.json.",
+)
+@click.option(
+    "--score-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    help="Detections below it are left out.",
+)
+@click.option(
+    "--make-weights",
+    is_flag=True,
+    help="Where no weights of SAM 2 are: train small ones first (`sam2 train`; about 9 minutes on two cores).",
+)
+@click.option(
+    "--out", type=_FOLDER, metavar="DIR", help="Where everything goes. Default: outputs/demo/<scene, sample or folder>."
+)
+def demo_command(
+    model: ModelChoice,
+    data: DataChoice,
+    sam2: MaskChoice,
+    scene: str | None,
+    sample: str | None,
+    images: Path | None,
+    calibration: Path | None,
+    boxes: Path | None,
+    score_threshold: float,
+    make_weights: bool,
+    out: Path | None,
+) -> None:
+    """Boxes and masks of every object: six cameras, the view from above, and each object cut out.
+
+    Works on a sample of a data set, on images in a folder, or, when nothing is named, on the synthetic set, which it
+    makes if it is not there. Boxes are those of the detector that --run (or --config with --checkpoint) names, else the
+    annotated ones. Each object has one colour and number in all pictures.
+
+    \b
+    bevnext-sam2 demo
+    bevnext-sam2 demo --run outputs/my-run --data-root /data/nuscenes --scene scene-0103
+    bevnext-sam2 demo --images rig/ --calibration rig.json --run outputs/my-run --sam2-weights sam2.1-hiera-tiny
+
+    Exit codes: 0 done, 2 bad option, recipe or weights, 3 bad data, 1 anything else.
+    """
+    from evaluation.demo_source import DemoChoice
+    from evaluation.run_demo import run_demo
+
+    choice = DemoChoice(scene, sample, images, calibration, boxes)
+    choice.check(model)
+    if model.names_any:
+        model.check()
+    run_demo(choice, model, data, sam2, min_score=score_threshold, make_weights=make_weights, out=out)
 
 
 @click.command("report")

@@ -33,6 +33,11 @@ class ModelChoice:
     batch_size: int
     workers: int
 
+    @property
+    def names_any(self) -> bool:
+        """An option names a detector, if not whole."""
+        return not (self.run is None and self.config is None and self.checkpoint is None)
+
     def check(self) -> None:
         """Raises `UsageError` unless the options name one detector. Quick: nothing heavy is imported."""
         if self.run is not None:
@@ -58,6 +63,19 @@ class DataChoice:
     data_root: Path
     version: str | None
     index_dir: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class MaskChoice:
+    """Which SAM 2, as the options of `mask_options` say."""
+
+    sam2_weights: str | None
+    sam2_config: str | None
+
+    @property
+    def names_any(self) -> bool:
+        """Weights are named."""
+        return self.sam2_weights is not None
 
 
 _MODEL_OPTIONS: Final = (
@@ -131,6 +149,21 @@ _DATA_OPTIONS: Final = (
 )
 
 
+_MASK_OPTIONS: Final = (
+    click.option(
+        "--sam2-weights",
+        metavar="NAME|FILE",
+        help="Weights of SAM 2: a name of `checkpoints list`, or a file. Default: published ones that were fetched, "
+        "else outputs/sam2-nano/sam2.safetensors, which `sam2 train` makes. Never random ones.",
+    ),
+    click.option(
+        "--sam2-config",
+        metavar="NAME|FILE",
+        help="Their SAM 2 configuration. Default: the one that the name belongs to; for a file sam2_hiera_nano.",
+    ),
+)
+
+
 def model_options(command: Function) -> Function:
     """Add the options that choose a detector; the command gets them as `model: ModelChoice`."""
     return _gathered(command, "model", ModelChoice, _MODEL_OPTIONS)
@@ -139,6 +172,11 @@ def model_options(command: Function) -> Function:
 def data_options(command: Function) -> Function:
     """Add the options that choose a data set; the command gets them as `data: DataChoice`."""
     return _gathered(command, "data", DataChoice, _DATA_OPTIONS)
+
+
+def mask_options(command: Function) -> Function:
+    """Add the options that choose a SAM 2; the command gets them as `sam2: MaskChoice`."""
+    return _gathered(command, "sam2", MaskChoice, _MASK_OPTIONS)
 
 
 def _gathered(command: Function, name: str, kind: type[Any], options: tuple[Function, ...]) -> Function:

@@ -70,9 +70,14 @@ def read_results(path: Path) -> dict[str, GlobalBoxes]:
     return {token: _boxes(path, token, records) for token, records in results.items()}
 
 
-def _records(token: str, boxes: GlobalBoxes) -> list[dict[str, Any]]:
+def best_boxes(boxes: GlobalBoxes) -> GlobalBoxes:
+    """What a results file holds of a sample: at most 500, those with the highest scores."""
     best = np.argsort(-boxes.scores, kind="stable")[:MAX_BOXES]
-    kept = boxes.keep(np.sort(best))  # in their order: the metrics let it decide between equal scores
+    return boxes.keep(np.sort(best))  # in their order: the metrics let it decide between equal scores
+
+
+def _records(token: str, boxes: GlobalBoxes) -> list[dict[str, Any]]:
+    kept = best_boxes(boxes)
     velocities = np.nan_to_num(kept.velocities)  # annotations without neighbours have none, and JSON no NaN
     return [
         {

@@ -14,16 +14,10 @@ from configs.index_location import HEADER, index_directory
 from configs.nuscenes import TABLES
 from configs.remote_location import MARKER, remote_address
 from configs.schema import DataConfig
+from configs.synthetic_set import SYNTHETIC_ROOT, SYNTHETIC_SIZE, SYNTHETIC_VERSION
 
-SYNTHETIC_ROOT: Final = Path("data/synthetic")
-SYNTHETIC_VERSION: Final = "v1.0-synthetic"
-SYNTHETIC_SIZE: Final = (
-    *("--scenes", "80", "--samples", "4", "--reach", "20"),
-    *("--image-size", "704x396", "--no-lidar-sweeps"),
-)
-"""The set that is made on demand: many short scenes with traffic close by, as small as `synthetic/bevnext-tiny`."""
 SYNTHETIC_SAMPLES: Final = {"synthetic_train": 256, "synthetic_val": 64}
-"""What is in it: the last fifth of the scenes is held out."""
+"""What is in the set that is made on demand: the last fifth of the scenes is held out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "train": ("launcher.train_command:train", "Show the plan, then train on all devices."),
     "eval": ("evaluation.commands:eval_command", "Official nuScenes metrics of a run or a results file."),
     "infer": ("evaluation.commands:infer_command", "Boxes, pictures and a film of a scene or sample."),
+    "demo": ("evaluation.commands:demo_command", "Boxes and masks of every object, drawn and cut out."),
     "report": ("evaluation.commands:report_command", "One HTML page of a run."),
     "monitor": ("monitoring.commands:monitor", "What GPUs and runs are doing, and what limits them."),
     "data": ("scenes.commands:data", "Make, index and check data sets."),

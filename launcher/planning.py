@@ -16,10 +16,10 @@ from configs.plan import Plan, PlanOptions, make_plan
 from configs.plan_schema import DeviceFacts
 from configs.recipes import load_recipe, with_version
 from configs.schema import Recipe
+from configs.synthetic_set import SYNTHETIC_VERSION
 from launcher.backend_options import check_backend_options
 from launcher.dataset import (
     SYNTHETIC_SAMPLES,
-    SYNTHETIC_VERSION,
     DataChoice,
     Preparation,
     absolute,

@@ -16,9 +16,11 @@ from configs import run_directory
 from configs.batch_arithmetic import largest_divisor
 from configs.errors import DataError, ExitCode, UsageError
 from configs.index_location import HEADER, index_directory
+from configs.mask_weights import NANO_FILE, NANO_FOLDER, fetched_weights
 from configs.recipes import SPLITS_OF_VERSION, load_recipe
 from configs.replaced_file import replace_text
-from launcher.dataset import SYNTHETIC_SIZE, SYNTHETIC_VERSION
+from configs.synthetic_set import SYNTHETIC_SIZE, SYNTHETIC_VERSION
+from launcher.dataset import absolute
 from launcher.own_process import ROOT, own_command, own_environment, shown
 from launcher.supervision import supervise
 from monitoring.devices import survey_gpus
@@ -35,6 +37,7 @@ START_WEIGHTS: Final = "ema.safetensors"
 """The averaged weights in a checkpoint."""
 MEMORY: Final = "quickstart.json"
 """In the run directory: the arguments of the steps that are done."""
+MASKS_HINT: Final = "bevnext-sam2 quickstart --masks trains a small SAM 2 (9 minutes more) and draws them"
 GRACE_SECONDS: Final = 180.0
 """For the step that is stopped; training needs the most, see its plan."""
 
@@ -72,6 +75,16 @@ class Place:
         return self.run_dir / run_directory.FIGURES / "held_out_scene"
 
     @property
+    def nano(self) -> Path:
+        """Weights of SAM 2 nano, where `sam2 train` puts them."""
+        return self.output_dir / NANO_FOLDER / NANO_FILE
+
+    @property
+    def masks(self) -> Path:
+        """Masks of the held-out scene; their pictures lie beside them."""
+        return self.run_dir / run_directory.FIGURES / "held_out_masks" / "masks.json"
+
+    @property
     def report(self) -> Path:
         """The page about the run."""
         return self.run_dir / run_directory.REPORT
@@ -93,8 +106,8 @@ class Step:
     """What is there afterwards; the step is done again if it is not. `None` for a step that only shows something."""
 
 
-def steps_of(place: Place, *, seed: int, fresh: bool) -> list[Step]:
-    """The job in order."""
+def steps_of(place: Place, *, seed: int, fresh: bool, masks: bool = False) -> list[Step]:
+    """The job in order; with `masks`, or where weights of SAM 2 are, it ends with masks."""
     data = ["--data-root", str(place.data_root), "--version", SYNTHETIC_VERSION]
     synth = ["data", "synth", "--out", str(place.data_root), "--seed", str(seed), *SYNTHETIC_SIZE]
     synth += ["--overwrite"] if fresh else []
@@ -120,11 +133,35 @@ def steps_of(place: Place, *, seed: int, fresh: bool) -> list[Step]:
             lambda: ["infer", *run, "--scene", held_out_scene(place.data_root), "--out", str(place.pictures)],
             lambda: place.pictures,
         ),
+        *_mask_steps(place, data, train=masks),
         Step("Write the report", lambda: ["report", "--run", str(place.run_dir)], lambda: place.report),
     ]
 
 
-def run_quickstart(output_dir: Path, data_root: Path, *, seed: int, fresh: bool) -> int:
+def _mask_steps(place: Place, data: list[str], *, train: bool) -> list[Step]:
+    """Masks of the held-out scene: by published weights of SAM 2 if some were fetched, else by small ones.
+
+    The small ones are trained first if that is asked for; where there are none, there are no masks.
+    """
+    published = fetched_weights()
+    weights = place.nano if published is None else absolute(published)
+    training = ["sam2", "train", "--data-root", str(place.data_root), "--out", str(place.nano.parent)]
+    drawing = ["demo", "--run", str(place.run_dir), *data, "--sam2-weights", str(weights)]
+    steps = []
+    if train and published is None:
+        steps.append(Step("Train a small SAM 2", lambda: training, lambda: place.nano))
+    if steps or weights.is_file():
+        steps.append(
+            Step(
+                f"Draw masks of what was found in the held-out scene, by {weights.parent.name}/{weights.name}",
+                lambda: [*drawing, "--scene", held_out_scene(place.data_root), "--out", str(place.masks.parent)],
+                lambda: place.masks,
+            )
+        )
+    return steps
+
+
+def run_quickstart(output_dir: Path, data_root: Path, *, seed: int, fresh: bool, masks: bool = False) -> int:
     """Do all steps that are not done yet; returns the exit code of the one that fails, else 0.
 
     Raises:
@@ -134,7 +171,7 @@ def run_quickstart(output_dir: Path, data_root: Path, *, seed: int, fresh: bool)
     if fresh:
         _forget(place)
     begun = time.monotonic()
-    steps = steps_of(place, seed=seed, fresh=fresh)
+    steps = steps_of(place, seed=seed, fresh=fresh, masks=masks)
     memory = _Memory(place.run_dir)
     for number, step in enumerate(steps, start=1):
         arguments = step.arguments()
@@ -248,6 +285,7 @@ def _summary(place: Place, seconds: float) -> None:
         ("checkpoint", place.latest),
         ("scores", place.scores),
         ("data", place.data_root),
+        ("masks", place.masks.parent if place.masks.is_file() else f"not made; {MASKS_HINT}"),
     ):
         click.echo(f"  {name:13} {value}")
 

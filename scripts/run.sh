@@ -9,6 +9,9 @@ usage: scripts/run.sh [OPTIONS] MODE [ARGUMENTS]
 
   quickstart        synthetic set, plan, training on 2 processes, evaluation, pictures, report (no data, no GPU needed)
   test              all checks that need neither GPU nor Docker: format, types, import arrows, tests
+  demo              boxes and masks of a sample, drawn and cut out; first makes the set and trains a small SAM 2, where
+                    none are there (demo --make-weights)
+  sam2              train or measure SAM 2's masks: sam2 train, sam2 eval
   train, eval, infer, report, plan, data, doctor, bench
                     the subcommand of bevnext-sam2 of that name; ARGUMENTS go to it
   train-multi-gpu   train on all GPUs, and nothing else
@@ -17,7 +20,6 @@ usage: scripts/run.sh [OPTIONS] MODE [ARGUMENTS]
   validate          eval
   validate-nuscenes find every fault of a dataset (data check)
   inference         infer
-  demo              the guided tour: quickstart
   test-model        the tests of the networks, and one epoch of the smallest recipe
   dev               JupyterLab with the notebooks, on 127.0.0.1, with a token that it shows [--port 8888]
   tensorboard       curves and pictures of all runs, on 127.0.0.1 [--port 6006] [--output-dir outputs]
@@ -78,10 +80,10 @@ case $mode in
     validate) mode="eval" ;;
     validate-nuscenes) mode=data && arguments=(check "${arguments[@]}") ;;
     inference) mode=infer ;;
-    demo) mode=quickstart ;;
+    demo) arguments=(--make-weights "${arguments[@]}") ;;
     build-full) printf 'note: data sets are mounted, never baked into an image: they are large, and not ours to pass on\n' >&2 ;;&
     build-container | build-fast | build-full) exec "$root/scripts/build.sh" ${dry_run:+--dry-run} "${arguments[@]}" ;;
-    quickstart | test | train | eval | infer | report | plan | data | doctor | bench | test-model | dev | tensorboard | monitor | shell) ;;
+    quickstart | demo | sam2 | test | train | eval | infer | report | plan | data | doctor | bench | test-model | dev | tensorboard | monitor | shell) ;;
     *) fail "unknown mode '$mode'" ;;
 esac
 

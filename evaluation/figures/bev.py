@@ -12,11 +12,13 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Polygon
+from matplotlib.patheffects import withStroke
 
 from configs.nuscenes import CLASSES
 from evaluation.figures.palette import CLASS_COLOURS, PRETTY_NAMES, TRUTH_INK
 from evaluation.figures.projection import transform
 from evaluation.figures.sample_view import SampleView
+from evaluation.figures.style import Style, by_class
 from evaluation.global_boxes import FloatArray, GlobalBoxes
 
 if TYPE_CHECKING:
@@ -33,21 +35,35 @@ _FLOOR: Final = [2, 3, 7, 6]  # corners of `GlobalBoxes.corners` around the bott
 _RING_STEP: Final = 10
 _VELOCITY_SECONDS: Final = 1.0  # length of a velocity arrow in seconds of travel
 _MIN_SPEED: Final = 0.5
+_ROOM_FOR_NUMBER: Final = 3.5  # metres along the paper's ordinate that a box needs to hold its number
 
 
 def draw_bev(
-    view: SampleView, predictions: GlobalBoxes, truth: GlobalBoxes | None = None, *, inches: float = 6.0
+    view: SampleView,
+    predictions: GlobalBoxes,
+    truth: GlobalBoxes | None = None,
+    *,
+    inches: float = 6.0,
+    style: Style | None = None,
+    counted: str = "predicted",
 ) -> Figure:
-    """A square figure with title and legend; `save_figure` or `to_pixels` turns it into a file or an image."""
+    """A square figure with title and legend; `to_bytes` or `to_pixels` turns it into a file or an image.
+
+    Args:
+        style: of the predictions. Default: by class. One with numbers puts them beside the boxes, and needs no legend.
+        counted: what the predictions are called.
+    """
+    style = style or by_class(predictions)
     figure = Figure(figsize=(inches, inches * 1.02), layout="constrained")
     axes = figure.add_subplot()
     _draw_ground(axes)
     _draw_points(axes, view.points)
     if truth is not None:
         _draw_truth(axes, view, truth)
-    _draw_predictions(axes, view, predictions)
-    _finish(axes, view.title, _counts(predictions, truth))
-    _add_legend(figure, with_truth=truth is not None)
+    _draw_predictions(axes, view, predictions, style)
+    _finish(axes, view.title, _counts(predictions, truth, counted))
+    if style.numbers is None:
+        _add_legend(figure, with_truth=truth is not None)
     return figure
 
 
@@ -96,9 +112,11 @@ def _draw_truth(axes: Axes, view: SampleView, boxes: GlobalBoxes) -> None:
     axes.add_collection(LineCollection(list(headings), colors=TRUTH_INK, linewidths=0.7, zorder=2))
 
 
-def _draw_predictions(axes: Axes, view: SampleView, boxes: GlobalBoxes) -> None:
+def _draw_predictions(axes: Axes, view: SampleView, boxes: GlobalBoxes, style: Style) -> None:
     outlines, headings = _footprints(view, boxes)
-    colours = [CLASS_COLOURS[CLASSES[label]] for label in boxes.labels]
+    colours = list(style.colours)
+    if style.numbers is not None:
+        _write_numbers(axes, outlines, style)
     tints = [f"{colour}30" for colour in colours]
     axes.add_collection(PolyCollection(list(outlines), facecolors=tints, edgecolors=colours, linewidths=1.2, zorder=3))
     axes.add_collection(LineCollection(list(headings), colors=colours, linewidths=1.2, zorder=3))
@@ -111,6 +129,18 @@ def _draw_predictions(axes: Axes, view: SampleView, boxes: GlobalBoxes) -> None:
             *starts.T, *steps.T, color=[colours[i] for i in moving], angles="xy", scale_units="xy", scale=1,
             width=0.0022, headwidth=5, headlength=5, zorder=3.5,
         )  # fmt: skip
+
+
+def _write_numbers(axes: Axes, outlines: FloatArray, style: Style) -> None:
+    """In the middle of large boxes, right above small ones."""
+    for outline, number, colour in zip(outlines, style.numbers or (), style.colours, strict=True):
+        place, is_large = outline.mean(axis=0), np.ptp(outline[:, 1]) > _ROOM_FOR_NUMBER
+        height, side = (place[1], "center") if is_large else (outline[:, 1].max() + 0.3, "bottom")
+        if np.abs(place).max() < RANGE - 1:
+            axes.text(
+                place[0], height, number, ha="center", va=side, fontsize=6, color=colour, fontweight="bold", zorder=5,
+                path_effects=[withStroke(linewidth=1.5, foreground="white")],
+            )  # fmt: skip
 
 
 def _footprints(view: SampleView, boxes: GlobalBoxes) -> tuple[FloatArray, FloatArray]:
@@ -126,9 +156,9 @@ def _on_paper(forward_left: FloatArray) -> FloatArray:
     return forward_left[..., ::-1]
 
 
-def _counts(predictions: GlobalBoxes, truth: GlobalBoxes | None) -> str:
+def _counts(predictions: GlobalBoxes, truth: GlobalBoxes | None, counted: str) -> str:
     annotated = "" if truth is None else f" · {len(truth)} annotated"
-    return f"{len(predictions)} predicted{annotated}"
+    return f"{len(predictions)} {counted}{annotated}"
 
 
 def _finish(axes: Axes, title: str, counts: str) -> None:

@@ -1,12 +1,14 @@
 """Six camera images in the usual 3 x 2 arrangement with boxes drawn as wireframes.
 
 Predictions carry their class colour, a tinted front face, a heading line on the ground and, where there is room, class
-and score. Ground truth is a thin white wireframe with a dark edge.
+and score. Ground truth is a thin white wireframe with a dark edge. With masks, an object's pixels are tinted instead of
+its front face, and the wireframe is thin.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
@@ -14,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from configs.nuscenes import CLASSES
-from evaluation.figures.palette import CLASS_COLOURS, PRETTY_NAMES, TRUTH_COLOUR, rgb
+from evaluation.figures.masks import DrawnMask, draw_masks
+from evaluation.figures.palette import TRUTH_COLOUR, rgb
 from evaluation.figures.projection import clip_polygon, clip_segments, frustum_planes, project, transform
 from evaluation.figures.sample_view import SampleView
+from evaluation.figures.style import Style, by_class
 from evaluation.global_boxes import FloatArray, GlobalBoxes
 
 Canvas = npt.NDArray[np.uint8]
@@ -50,28 +53,54 @@ class _Pen:
 
 
 def draw_cameras(
-    view: SampleView, predictions: GlobalBoxes, truth: GlobalBoxes | None = None, *, image_width: int = 800
+    view: SampleView,
+    predictions: GlobalBoxes,
+    truth: GlobalBoxes | None = None,
+    *,
+    image_width: int = 800,
+    masks: Sequence[DrawnMask] | None = None,
+    style: Style | None = None,
 ) -> Canvas:
-    """The sheet of six images, uint8 RGB; each image is scaled to `image_width` pixels before lines are drawn."""
-    tiles = [draw_camera(view, position, predictions, truth, image_width) for position in range(len(view.cameras))]
+    """The sheet of six images, uint8 RGB; each image is scaled to `image_width` pixels before lines are drawn.
+
+    Args:
+        masks: of the predictions, by their positions.
+        style: of the predictions. Default: by class.
+    """
+    style = style or by_class(predictions)
+    tiles = [
+        draw_camera(view, position, predictions, truth, image_width, masks, style)
+        for position in range(len(view.cameras))
+    ]
     return _arrange(tiles, gap=max(2, image_width // 100))
 
 
 def draw_camera(
-    view: SampleView, position: int, predictions: GlobalBoxes, truth: GlobalBoxes | None, image_width: int
+    view: SampleView,
+    position: int,
+    predictions: GlobalBoxes,
+    truth: GlobalBoxes | None,
+    image_width: int,
+    masks: Sequence[DrawnMask] | None = None,
+    style: Style | None = None,
 ) -> Canvas:
     """One camera image with its boxes, uint8 RGB."""
     image, intrinsics = _scaled(view.images[position], view.intrinsics[position], image_width)
+    style = style or by_class(predictions)
     pen = _Pen.for_width(image_width)
     camera = _Camera(
         intrinsics, view.cam_from_global[position], frustum_planes(intrinsics, (image.shape[0], image.shape[1]))
     )
+    if masks is not None:
+        pen = replace(pen, line=pen.thin)
+        own = [mask for mask in masks if mask.camera == view.cameras[position]]
+        draw_masks(image, own, [rgb(style.colours[mask.box]) for mask in own])
     if truth is not None:
-        for box in camera.see(truth):
+        for box in camera.see(truth, by_class(truth)):
             box.draw_truth(image, pen)
-    boxes = camera.see(predictions)
+    boxes = camera.see(predictions, style)
     for box in boxes:
-        box.draw_prediction(image, pen)
+        box.draw_prediction(image, pen, tint=masks is None)
     return _with_texts(image, view.cameras[position], boxes, pen)
 
 
@@ -90,8 +119,8 @@ class _SeenBox:
             _lines(image, self.segments, colour, width)
             _lines(image, self.heading, colour, width)
 
-    def draw_prediction(self, image: Canvas, pen: _Pen) -> None:
-        if len(self.front_face) >= 3:
+    def draw_prediction(self, image: Canvas, pen: _Pen, tint: bool) -> None:
+        if tint and len(self.front_face) >= 3:
             _tint(image, self.front_face, self.colour)
         width = pen.line if self.height() > _SMALL * image.shape[0] else pen.thin
         _lines(image, self.segments, self.colour, width)
@@ -114,7 +143,7 @@ class _Camera:
     cam_from_global: FloatArray
     planes: FloatArray
 
-    def see(self, boxes: GlobalBoxes) -> list[_SeenBox]:
+    def see(self, boxes: GlobalBoxes, style: Style) -> list[_SeenBox]:
         """The boxes that this camera sees a part of, farthest first."""
         corners = transform(self.cam_from_global, boxes.corners())
         depths = corners[..., 2].mean(axis=1)
@@ -122,9 +151,7 @@ class _Camera:
         for i in np.argsort(-depths):
             if depths[i] > _SHOWN_RANGE or corners[i, :, 2].max() <= 0:
                 continue
-            name = CLASSES[boxes.labels[i]]
-            text = f"{PRETTY_NAMES[name]} {boxes.scores[i]:.2f}"
-            box = self._see_one(corners[i], rgb(CLASS_COLOURS[name]), text)
+            box = self._see_one(corners[i], rgb(style.colours[i]), style.labels[i])
             if box is not None:
                 seen.append(box)
         return seen

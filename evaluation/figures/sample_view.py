@@ -41,6 +41,8 @@ class SampleView:
     """float64 `[4, 4]` of the key frame."""
     points: FloatArray
     """float64 `[n, 3]`: LiDAR points in the ego frame of the key frame, metres."""
+    delays: FloatArray
+    """float64 `[cameras]`: seconds from the key frame to each image."""
 
 
 def view_of(index: SceneIndex, row: int) -> SampleView:
@@ -60,6 +62,7 @@ def view_of(index: SceneIndex, row: int) -> SampleView:
         cam_from_global=np.linalg.inv(frame.global_from_ego_cam @ frame.ego_from_cam),
         ego_from_global=ego_from_global,
         points=_read_points(frame, ego_from_global),
+        delays=(frame.camera_timestamps_us - frame.timestamp_us) * 1e-6,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from configs.errors import UsageError
 from configs.replaced_file import replacing, unwritable
 from evaluation.figures.bev import draw_bev, to_pixels
 from evaluation.figures.cameras import draw_cameras
+from evaluation.figures.masks import DrawnMask
 from evaluation.figures.sample_view import SampleView
 from evaluation.global_boxes import GlobalBoxes
 
@@ -27,10 +28,15 @@ _ENCODERS: Final = {
 
 
 def draw_film_frame(
-    view: SampleView, predictions: GlobalBoxes, truth: GlobalBoxes | None, *, image_width: int = 480
+    view: SampleView,
+    predictions: GlobalBoxes,
+    truth: GlobalBoxes | None,
+    *,
+    image_width: int = 480,
+    masks: Sequence[DrawnMask] | None = None,
 ) -> Canvas:
     """Cameras on the left, the view from above on the right; uint8 RGB with even height and width."""
-    cameras = draw_cameras(view, predictions, truth, image_width=image_width)
+    cameras = draw_cameras(view, predictions, truth, image_width=image_width, masks=masks)
     above = to_pixels(draw_bev(view, predictions, truth, inches=4.6), cameras.shape[0])
     frame = np.hstack([cameras, above])
     height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2

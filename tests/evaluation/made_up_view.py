@@ -29,6 +29,7 @@ def made_up_view() -> SampleView:
         cam_from_global=np.stack([_cam_from_ego(yaw) for yaw in yaws]),
         ego_from_global=np.eye(4),
         points=np.random.default_rng(0).uniform([-40, -40, 0], [40, 40, 2], (500, 3)),
+        delays=np.zeros(6),
     )
 
 

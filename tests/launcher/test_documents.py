@@ -24,7 +24,7 @@ FENCED = re.compile(r"^```(?:bash|sh|shell|console)\n(?P<text>.*?)^```", re.MULT
 TRAINERS = ("launch_docker_multi_gpu.sh", "launch_distributed_training.sh", "train_ddp_docker.sh", "train_gpu.sh")
 OF_RUN = {
     **dict.fromkeys(("train-multi-gpu", "train-s3", "train"), "train"),
-    **{"validate": "eval", "inference": "infer", "demo": "quickstart"},
+    **{"validate": "eval", "inference": "infer"},
 }
 """Mode of run.sh -> the command whose options it takes; all other modes that are commands have the name of theirs."""
 OWN_MODES = ("test", "test-model", "dev", "tensorboard", "shell", "build-container", "build-fast", "build-full")

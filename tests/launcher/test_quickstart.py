@@ -38,6 +38,8 @@ class PretendedSteps:
             "train": lambda: self.write(self.place.run_dir / "checkpoints/latest"),
             "eval": lambda: self.write(self.place.scores, '{"mean_ap": 0.25, "nds": 0.3}'),
             "infer": lambda: self.write(self.place.pictures / "film.mp4"),
+            "sam2": lambda: self.write(self.place.nano),
+            "demo": lambda: self.write(self.place.masks, "{}"),
             "report": lambda: self.write(self.place.run_dir / "report.html"),
         }
         makers.get(words, lambda: None)()
@@ -75,6 +77,28 @@ def test_all_steps_in_order_and_the_scores_at_the_end(
     assert "held-out mAP  0.250" in output
     assert "held-out NDS  0.300" in output
     assert str(pretended.place.run_dir / "report.html") in output
+
+
+def test_masks_on_request_and_where_weights_are(
+    pretended: PretendedSteps, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(["quickstart"])
+    assert "not made; bevnext-sam2 quickstart --masks" in capsys.readouterr().out
+    pretended.lines.clear()
+    assert run(["quickstart", "--masks"]) == 0
+    assert pretended.lines == ["plan", "sam2", "demo", "report"]
+    assert str(pretended.place.masks.parent) in capsys.readouterr().out
+    for again in (["quickstart", "--masks"], ["quickstart"]):
+        pretended.lines.clear()
+        assert run(again) == 0
+        assert pretended.lines == ["plan"]
+    published = pretended.place.output_dir / "sam2.1-hiera-tiny.safetensors"
+    pretended.write(published)
+    monkeypatch.setenv("BEVNEXT_SAM2_CHECKPOINTS", str(published.parent))
+    pretended.lines.clear()
+    assert run(["quickstart", "--masks"]) == 0
+    assert pretended.lines == ["plan", "demo", "report"]
+    assert f"--sam2-weights {published}" in capsys.readouterr().out
 
 
 def test_run_again_it_does_nothing_but_show_the_plan(pretended: PretendedSteps) -> None:
@@ -126,7 +150,7 @@ def test_fresh_removes_nothing_but_its_own_run(pretended: PretendedSteps, capsys
 def test_every_step_is_a_command_line_of_ours(pretended: PretendedSteps) -> None:
     """Each command's real parser takes its arguments; nothing is run."""
     pretended.synth()
-    for step in steps_of(pretended.place, seed=3, fresh=True):
+    for step in steps_of(pretended.place, seed=3, fresh=True, masks=True):
         command, arguments = command_line, step.arguments()
         while arguments and hasattr(command, "get_command"):
             command = command.get_command(None, arguments.pop(0))

@@ -14,7 +14,9 @@ from launcher.own_process import ROOT
 RUN = ROOT / "scripts" / "run.sh"
 NATIVE = {
     "quickstart --seed 1": ["bevnext-sam2", "quickstart", "--seed", "1"],
-    "demo": ["bevnext-sam2", "quickstart"],
+    "demo": ["bevnext-sam2", "demo", "--make-weights"],
+    "demo --images 'a b'": ["bevnext-sam2", "demo", "--make-weights", "--images", "a b"],
+    "sam2 eval --weights w": ["bevnext-sam2", "sam2", "eval", "--weights", "w"],
     "eval --run 'a b'": ["bevnext-sam2", "eval", "--run", "a b"],
     "validate --checkpoint best": ["bevnext-sam2", "eval", "--checkpoint", "best"],
     "inference --scene x --no-gpu": ["bevnext-sam2", "infer", "--scene", "x", "--device=cpu"],
@@ -29,6 +31,8 @@ COMPOSE = ["docker", "compose", "--project-directory", str(ROOT)]
 IN_CONTAINER = {
     "eval --run outputs/r": [*COMPOSE, "run", "--rm", "--no-TTY", "bevnext-sam2", "eval", "--run", "outputs/r"],
     "quickstart": [*COMPOSE, "run", "--rm", "--no-TTY", "bevnext-sam2", "quickstart"],
+    "demo": [*COMPOSE, "run", "--rm", "--no-TTY", "bevnext-sam2", "demo", "--make-weights"],
+    "dev": [*COMPOSE, "up", "dev"],
     "dev --jupyter --port 9999": ["env", "BEVNEXT_SAM2_JUPYTER_PORT=9999", *COMPOSE, "up", "dev"],
     "tensorboard --port=7007 --output-dir /x": [
         "env",
@@ -39,7 +43,6 @@ IN_CONTAINER = {
         "up",
         "tensorboard",
     ],
-    "dev": [*COMPOSE, "up", "dev"],
     "tensorboard --detach": [*COMPOSE, "up", "--detach", "tensorboard"],
     "shell": [*COMPOSE, "run", "--rm", "shell"],
 }

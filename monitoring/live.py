@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Final
 
@@ -57,6 +58,8 @@ def _live(watcher: Watcher, interval: float, console: Console) -> None:
     def picture(view: View) -> object:
         return draw(view, console.width, console.height)
 
+    # ended by another program, too, it leaves the terminal as it was
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
@@ -65,3 +68,5 @@ def _live(watcher: Watcher, interval: float, console: Console) -> None:
                 time.sleep(max(0.0, interval - (time.monotonic() - begun)))
     except KeyboardInterrupt:  # the usual way out
         return
+    finally:
+        signal.signal(signal.SIGTERM, before)

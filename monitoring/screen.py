@@ -156,12 +156,12 @@ def _figures(run: RunView) -> Text:
     loss = f"{told['loss']:.4g}" if "loss" in told else ABSENT
     parts = [
         ("loss", loss if run.loss_finite else "not finite"),
-        ("lr", f"{told['learning_rate']:.2e}" if "learning_rate" in told else ABSENT),
+        ("lr", f"{told['learning_rate']:.1e}" if "learning_rate" in told else ABSENT),
         ("|g|", f"{told['grad_norm']:.3g}" if "grad_norm" in told else ABSENT),
         ("samples/s", f"{told['samples_per_second']:.3g}" if "samples_per_second" in told else ABSENT),
-        ("peak GiB", _gib(told.get("memory_bytes"))),
+        ("GiB", _gib(told.get("memory_bytes"))),
     ]
-    parts += [(name, f"{run.scores[name]:.4f}") for name in ("NDS", "mAP") if name in run.scores]
+    parts += [(name, f"{run.scores[name]:.3f}") for name in ("NDS", "mAP") if name in run.scores]
     return Text("  ").join([Text.assemble((f"{label} ", SOFT), text) for label, text in parts])
 
 

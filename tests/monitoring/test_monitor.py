@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -225,6 +226,14 @@ def test_bars_and_phases_keep_to_the_window(tmp_path: Path, width: int) -> None:
         assert "…" not in phases
 
 
+def test_figures_and_scores_fit(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "run")
+    scores = {"event": "evaluate", "step": 130, "metrics": {"NDS": 0.5604, "mAP": 0.4567}}
+    append(directory, json.dumps(scores) + "\n")
+    (line,) = (line for line in screen(view_of(directory), 80, 50) if line.startswith("loss"))
+    assert line == "loss 2.5  lr 2.0e-04  |g| 12.5  samples/s 98.5  GiB 88  NDS 0.560  mAP 0.457"
+
+
 def test_of_many_ranks_the_slowest_are_shown(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "many", run(ranks=64, of_rank={33: {"forward": 0.6}}))
     (line,) = (line for line in screen(view_of(directory), 80, 60) if "work / median" in line)
@@ -322,6 +331,20 @@ def test_the_live_view_draws_every_look(tmp_path: Path) -> None:
     drawn = (tmp_path / "screen").read_text()
     assert "first" in drawn
     assert "second" in drawn
+
+
+def test_a_view_that_is_terminated_gives_the_terminal_back(tmp_path: Path) -> None:
+    class Terminated(Views):
+        def look(self) -> View:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return View(time=0.0)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with (tmp_path / "screen").open("w") as file:
+        console = Console(file=file, force_terminal=True, width=80, height=24)
+        show(Terminated(), 0.01, once=False, as_json=False, console=console)
+    assert (tmp_path / "screen").read_text().endswith("\x1b[?25h\x1b[?1049l")  # cursor, and what was there before
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_stream_of_json(capsys: pytest.CaptureFixture[str]) -> None:

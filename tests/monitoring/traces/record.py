@@ -13,6 +13,11 @@ just that. Those of the last line need a machine of two cores or more that does 
 `uptime` that the load is under 0.2, and record them one after the other. Then look what the monitor says:
 
     pytest tests/monitoring/test_verdicts.py -k really_caused
+
+A whole training whose cause is known becomes a trace, too (name, cause, run directory):
+
+    bevnext-sam2 train --config synthetic/bevnext-smoke --set engine.checkpoint_every=1 --epochs 3 --run often
+    python tests/monitoring/traces/record.py --run smoke_checkpoints checkpoints outputs/often
 """
 
 from __future__ import annotations
@@ -162,13 +167,29 @@ def write(path: Path, mib: int) -> None:
 
 
 def record(name: str) -> None:
+    """Cause it, and write down what happens."""
     setting = SETTINGS[name]
     with tempfile.TemporaryDirectory() as folder, other_jobs(setting.other_jobs):
         if setting.ranks == 1:
             one_rank(World(rank=0, size=1, device=torch.device("cpu")), Path(folder), setting)
         else:
             run_ranks(one_rank, setting.ranks, Path(folder), setting)
-        found = json.loads((Path(folder) / "trace.json").read_text())
+        keep(name, json.loads((Path(folder) / "trace.json").read_text()))
+
+
+def record_run(name: str, cause: str, directory: Path) -> None:
+    """Take over what a whole training has written."""
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    told = [
+        {key: line[key] for key in ("event", "step", "ranks", "devices", "host") if key in line}
+        for line in lines
+        if line["event"] in ("train", "devices")
+    ]
+    keep(name, {"cause": cause, "plan": json.loads((directory / "plan.json").read_text()), "lines": told})
+
+
+def keep(name: str, found: dict[str, Any]) -> None:
+    """Write a trace without what is of this machine alone."""
     for line in found["lines"]:
         for one in line.get("ranks", ()):
             one["host"] = "recorded"
@@ -180,6 +201,9 @@ def record(name: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if sys.argv[1:2] == ["--run"]:
+        record_run(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
+        sys.exit()
     for chosen in sys.argv[1:] or SETTINGS:
         record(chosen)
         print(chosen, flush=True)

@@ -116,7 +116,9 @@ class BEVSAMFusion(nn.Module):
         single = isinstance(bev_detections, Mapping)
         samples = [bev_detections] if isinstance(bev_detections, Mapping) else list(bev_detections)
         cameras = [camera_params] * len(images) if isinstance(camera_params, Mapping) else list(camera_params)
-        clouds = [points] if isinstance(points, Tensor) else list(points or [None] * len(images))
+        clouds: Sequence[Tensor | None] = [None] * len(images)
+        if points is not None:
+            clouds = [points] if isinstance(points, Tensor) else points
         if not len(samples) == len(cameras) == len(clouds) == len(images):
             raise UsageError(
                 f"{len(images)} samples, {len(samples)} sets of detections, {len(cameras)} sets of cameras, "

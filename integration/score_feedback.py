@@ -90,7 +90,9 @@ def load_feedback(path: Path) -> ScoreFeedback:
         if content["format"] != FORMAT or tuple(content["features"]) != FEATURES:
             raise ValueError("another format")  # noqa: TRY301
         classes = {
-            name: Regression(*(_numbers(item[part]) for part in ("mean", "deviation", "weights")), float(item["bias"]))
+            name: Regression(
+                _numbers(item["mean"]), _numbers(item["deviation"]), _numbers(item["weights"]), float(item["bias"])
+            )
             for name, item in content["classes"].items()
         }
         if _ALL not in classes:
@@ -108,16 +110,16 @@ def feedback_for(segmenter: nn.Module, path: Path) -> ScoreFeedback:
     return feedback
 
 
-def fused_scores(found: Mapping[str, Tensor], feedback: ScoreFeedback | None) -> Tensor:
+def fused_scores(found: Mapping[str, Any], feedback: ScoreFeedback | None) -> Tensor:
     """`[K]`: calibrated scores of what `BEVSAMFusion.segment` found; without feedback the detector's as they are."""
-    scores = found["scores"]
+    scores: Tensor = found["scores"]
     if feedback is None:
         return scores
     fused = feedback.scores(feedback_features(found), found["labels"].numpy())
     return torch.from_numpy(fused).to(scores)
 
 
-def feedback_features(found: Mapping[str, Tensor]) -> FloatArray:
+def feedback_features(found: Mapping[str, Any]) -> FloatArray:
     """Features float64 `[K, F]` of what `BEVSAMFusion.segment` found; NaN in all but the first for objects without a
     view."""
     features = np.full((len(found["scores"]), len(FEATURES)), np.nan)

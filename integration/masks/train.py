@@ -92,6 +92,8 @@ def train_masks(
         decisive.pop(name)
     place = restore_state(state, segmenter, optimizer, decisive) if state else Place()
     folder.mkdir(parents=True, exist_ok=True)
+    if state is None:
+        (folder / STATE).unlink(missing_ok=True)  # of an earlier training, which this one takes the place of
     cut_curve(folder / CURVE, place.step)
     segmenter.train()
     segmenter.image_encoder.train(options.train_encoder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,8 @@ def cut_curve(path: Path, step: int) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is cut off, or something else")  # noqa: TRY301
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or not {"options", "weights", "optimizer"} <= set(content):
             raise ValueError("it holds something else")  # noqa: TRY301

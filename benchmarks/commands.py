@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "loader": ("benchmarks.loader:loader", "Decode and resize against Pillow."),
     "scaling": ("benchmarks.scaling:scaling", "1 to N ranks, and the trainer against a bare DDP loop."),
     "sam": ("benchmarks.sam:sam", "SAM 2 per image and per box, and its cost in a detector."),
+    "ablation": ("benchmarks.ablation:ablation", "What SAM 2's features are worth in a detector, with controls."),
     "index": ("benchmarks.index:index", "Build and open the index of a set of trainval's size."),
 }
 

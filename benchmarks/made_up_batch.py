@@ -25,7 +25,11 @@ def made_up_batch(data: DataConfig, samples: int) -> Batch:
     unit = torch.rand(samples, OBJECTS, 9, generator=generator)
     boxes = (low + (high - low) * unit) * scale + torch.tensor([0, 0, 0, 4.0, 2, 1.6, 0, 1, 0])
     depth = torch.rand(samples, cameras, height // data.depth_stride, width // data.depth_stride, generator=generator)
+    whole = None
+    if data.whole_size is not None:
+        whole = torch.randint(0, 256, (*shape, 3, *data.whole_size), dtype=torch.uint8, generator=generator)
     return Batch(
+        whole=whole,
         images=torch.randint(0, 256, (*shape, 3, height, width), dtype=torch.uint8, generator=generator),
         img_from_cam=_intrinsics(height, width).expand(*shape, 4, 4),
         ego_from_cam=_poses(data.frames, cameras).expand(*shape, 4, 4),

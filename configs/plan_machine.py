@@ -25,7 +25,8 @@ def sample_bytes(recipe: Recipe) -> int:
     """Bytes of one collated sample: uint8 images and the float32 depth map; poses and boxes are small beside them."""
     data = recipe.data
     height, width = data.image_size
-    images = len(data.cameras) * data.frames * 3 * height * width
+    whole_height, whole_width = data.whole_size or (0, 0)
+    images = len(data.cameras) * data.frames * 3 * (height * width + whole_height * whole_width)
     depth = len(data.cameras) * (height // data.depth_stride) * (width // data.depth_stride) * 4
     return images + depth
 

@@ -51,6 +51,8 @@ class DataConfig(Section):
     cameras: tuple[str, ...] = CAMERAS
     source_size: tuple[PositiveInt, PositiveInt] = (900, 1600)
     image_size: tuple[PositiveInt, PositiveInt] = (256, 704)
+    whole_size: tuple[PositiveInt, PositiveInt] | None = None
+    """Size that whole images without augmentation are shipped at beside the others, for SAM 2; `null` ships none."""
     frames: PositiveInt = 1
     """Key frames a sample holds: the current one and `frames - 1` before it."""
     image_augmentation: ImageAugmentation | None = ImageAugmentation()
@@ -226,11 +228,25 @@ class Sam2Config(Section):
     """Its weights: a file, or a name of `checkpoints list`."""
     random: bool = False
     """Use random weights in place of `weights`: the control that tells knowledge from mere capacity."""
-    mode: Literal["shared", "backbone"] = "shared"
-    """A frozen SAM 2 beside the image backbone, on the same images; or its trunk in the place of the backbone."""
-    strides: tuple[Literal[8, 16, 32], ...] = (8, 16, 32)
-    """Maps of the backbone that features are added to."""
+    mode: Literal["shared", "native", "backbone"] = "shared"
+    """A frozen SAM 2 beside the image backbone, on the same images; the same on whole images without augmentation, of
+    `data.whole_size`, sampled where the detector's cells lie; or its trunk in the place of the backbone."""
+    strides: tuple[Literal[4, 8, 16, 32], ...] = (8, 16, 32)
+    """Maps of the image branch that features are added to; BEVNeXt has 8, 16 and 32."""
     adapter_channels: PositiveInt = 128
+    unfreeze_at_epoch: int | None = Field(None, ge=0)
+    """Epoch, counted from 0, with which the last stage of SAM 2's trunk and its norms begin to train; `null`: never."""
+    unfreeze_multiplier: PositiveFloat = 0.05
+    """Their learning rate over the detector's."""
+
+    @model_validator(mode="after")
+    def _something_is_frozen(self) -> Sam2Config:
+        if self.mode == "backbone" and self.unfreeze_at_epoch is not None:
+            raise ValueError(
+                "sam2.unfreeze_at_epoch: in mode backbone SAM 2's trunk trains from the first step",
+                "leave it out, or use mode shared",
+            )
+        return self
 
 
 # --- optimisation ------------------------------------------------------------------------------------------------
@@ -334,6 +350,15 @@ class Recipe(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _whole_images_for_native(self) -> Recipe:
+        if self.sam2 and self.sam2.mode == "native" and self.data.whole_size is None:
+            raise ValueError(
+                "sam2.mode=native: SAM 2 needs whole images, and data.whole_size is null",
+                "give their height and width, multiples of 32, such as data.whole_size=[512, 896]",
+            )
+        return self
 
     @model_validator(mode="after")
     def _nothing_random_is_frozen(self) -> Recipe:

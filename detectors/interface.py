@@ -8,9 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from detectors.image_hook import ImageHook
 
 
 class CameraBatch(Protocol):
@@ -18,6 +21,8 @@ class CameraBatch(Protocol):
 
     @property
     def images(self) -> Tensor: ...
+    @property
+    def whole(self) -> Tensor | None: ...
     @property
     def img_from_cam(self) -> Tensor: ...
     @property
@@ -71,6 +76,16 @@ class Detector(nn.Module, ABC):
     One optimiser step is the recipe's step whatever the topology: `normaliser` counts a micro-batch's positives
     before any forward pass, the engine sums the counts over micro-batches and ranks, and `loss` divides by that sum.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sam: ImageHook | None = None
+        """Adds another network's features to the image branch, in families that have `image_channels`."""
+
+    @property
+    def image_channels(self) -> dict[int, int]:
+        """Channels, by stride, of the maps that go through `sam`; empty in a family without that hook."""
+        return {}
 
     @abstractmethod
     def forward(self, batch: CameraBatch) -> Any:

@@ -6,7 +6,7 @@ Shape legend: B samples, C cameras, N detections, K of them kept, P pairs of an 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ from integration.point_prompts import points_on_objects
 from integration.projection import ALL_VISIBLE, CameraRig, Pairs, Visibility, check_boxes, project_boxes, worth
 from integration.rays import occlusion, outline_coverage
 from integration.rle import encode_masks
-from integration.sam2_weights import load_segmenter
+from integration.sam2_weights import digest, load_segmenter
+from integration.sam_features import TrunkMaps
 from integration.score_feedback import feedback_for, fused_scores
 from integration.segmenter import LOGIT_STRIDE, ImageFeatures, check_images, upsample
 
@@ -76,6 +77,7 @@ class BEVSAMFusion(nn.Module):
         self.chunk = chunk
         self.box_format = box_format
         self.mask_format = mask_format
+        self._trunk_sha256: bytes | None = None
         self.feedback = None if feedback is None else feedback_for(self.segmenter, Path(feedback))
 
     @torch.no_grad()
@@ -141,7 +143,10 @@ class BEVSAMFusion(nn.Module):
         features: ImageFeatures | None = None,
         points: Tensor | None = None,
     ) -> Result:
-        """As `forward`, for one sample's images `[C, 3, H, W]`; `features` of those images, if they are known."""
+        """As `forward`, for one sample's images `[C, 3, H, W]`; `features` of those images, if they are known.
+
+        Images may be of another size than the rig's, if they show the whole of what its cameras see.
+        """
         boxes, scores, labels = self._checked(detections)
         kept = (scores >= self.limits.min_score).nonzero()[:, 0]
         kept = kept[scores[kept].argsort(descending=True, stable=True)[: self.limits.objects]]
@@ -150,6 +155,8 @@ class BEVSAMFusion(nn.Module):
         outline, open_outline = outline_coverage(pairs, rig.cam_from_pixel, rig.size, self._raster(), others=seen)
         if features is None and len(pairs):
             features = self.segmenter.encode(images)
+        if features is not None:
+            features = replace(features, source_size=rig.size)
         on_object = None if points is None else points_on_objects(points.cpu(), boxes[kept], pairs, rig)
         decoded = decode_pairs(
             self.segmenter, features, pairs, seen, rig, outline, open_outline, self.passes, self.chunk, on_object
@@ -175,6 +182,28 @@ class BEVSAMFusion(nn.Module):
             "instance_maps": maps,
         }
         return result | {"scores_fused": fused_scores(result, self.feedback)}
+
+    def features_of(self, maps: TrunkMaps) -> ImageFeatures:
+        """For `segment`: features from maps that a detector in mode native has made of the same images already.
+
+        Raises:
+            UsageError: maps of other weights than this SAM 2's, or of images of another size than it takes.
+        """
+        if self._trunk_sha256 is None:
+            self._trunk_sha256 = digest(self.segmenter.image_encoder.trunk)
+        if maps.sha256 != self._trunk_sha256:
+            raise UsageError(
+                "masks from a detector's features: its SAM 2 has other weights, or trains",
+                fix="give both the same SAM 2, and leave sam2.unfreeze_at_epoch out",
+            )
+        features = self.segmenter.finish(maps.maps, self.segmenter.network_size)
+        if features.network_size != self.segmenter.network_size:
+            raise UsageError(
+                f"masks from a detector's features: they are of images of {features.network_size} (height, width), "
+                f"network_size is {self.segmenter.network_size}",
+                fix=f"give BEVSAMFusion network_size={features.network_size}, the recipe's data.whole_size",
+            )
+        return features
 
     def project_3d_to_2d(
         self,

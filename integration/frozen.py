@@ -1,7 +1,9 @@
-"""A network that its owner uses, but does not train, average or save."""
+"""A network that its owner uses, but does not train, average or save; or only a part of it, and later."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -17,19 +19,32 @@ class Frozen(nn.Module):
     So the optimiser, DDP and gradient clipping do not see it, a moving average shares it instead of copying it, and
     checkpoints hold the SHA-256 of its weights in place of the weights: one that was trained beside other weights is
     refused. It stays in eval mode whatever mode the owner is put in.
+
+    Args:
+        network: with the weights it starts from, whose digest is kept.
+        later: names of its parameters that may begin to train while the owner trains. These are the owner's from the
+            beginning (as `later`), averaged and saved, and without gradient until they are given one.
     """
 
     sha256: Tensor
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, later: Collection[str] = ()) -> None:
         super().__init__()
         self._held = (network.eval().requires_grad_(False),)  # a tuple: torch registers modules, not tuples of them
         self.register_buffer("sha256", torch.frombuffer(bytearray(digest(network)), dtype=torch.uint8))
+        own = {name.replace(".", "-"): value for name, value in network.named_parameters() if name in later}
+        self.later = nn.ParameterDict(own)
 
-    @torch.no_grad()
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network's weights."""
+        return next(self._held[0].parameters()).dtype
+
     def forward(self, *inputs: Any) -> Any:
-        """What the network makes of `inputs`, without gradient."""
-        return self._held[0](*inputs)
+        """What the network makes of `inputs`, without gradient until a part of it trains."""
+        trains = any(parameter.requires_grad for parameter in self.later.values())
+        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
+            return self._held[0](*inputs)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Frozen:
         """Moves to a device or precision reach the network too."""
@@ -38,10 +53,18 @@ class Frozen(nn.Module):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
+        """A twin that shares all weights but those that may train."""
+        network = self._held[0]
         twin = Frozen.__new__(Frozen)
         nn.Module.__init__(twin)
-        twin._held = self._held
+        if self.later:
+            own = {id(parameter) for parameter in self.later.values()}
+            shared = [t for t in (*network.parameters(), *network.buffers()) if id(t) not in own]
+            memo |= {id(tensor): tensor for tensor in shared}
+            network = copy.deepcopy(network, memo)
+        twin._held = (network,)
         twin.register_buffer("sha256", self.sha256.clone())
+        twin.later = copy.deepcopy(self.later, memo)  # the memo leads to the parameters of the twin's own network
         memo[id(self)] = twin
         return twin
 

@@ -1,7 +1,8 @@
-"""BEVNeXt with SAM 2's image features.
+"""Detectors with SAM 2's image features.
 
-Two ways: `shared` runs a frozen SAM 2 beside the image backbone, on the same augmented images, and adds its features
-through zero-initialised adapters; `backbone` puts SAM 2's trunk in the place of the image backbone and trains it.
+Three ways: `shared` runs a frozen SAM 2 beside the image backbone, on the same augmented images, and adds its features
+through zero-initialised adapters; `native` does so on the whole images, at a size that suits SAM 2, and samples its
+maps where the detector's cells lie; `backbone` puts SAM 2's trunk in the place of the image backbone and trains it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ from torch import Tensor, nn
 from configs.errors import UsageError
 from configs.recipes import load_recipe
 from configs.schema import BEVNeXtConfig, Recipe
-from detectors.bevnext.image_neck import ImageNeck
-from detectors.bevnext.model import IMAGE_DEVIATION, IMAGE_MEAN, BEVNeXt
+from detectors.bevnext.model import BEVNeXt
+from detectors.image_hook import CameraViews
 from detectors.interface import Detector
-from detectors.layers.resnet import FINEST_STRIDE
 from detectors.zoo import build_detector
 from integration.sam2_weights import load_segmenter
-from integration.sam_features import HieraBackbone, SamFeatures
+from integration.sam_features import TRUNK_STRIDES, HieraBackbone, SamFeatures, TrunkMaps
 from integration.segmenter import check_images, check_size
 
-Mode = Literal["shared", "backbone"]
+Mode = Literal["shared", "native", "backbone"]
 
 CONTROL_SEED: Final = 0
 """Random weights of SAM 2 are the same ones in training, on resuming and in evaluation: they are not saved."""
@@ -42,8 +42,9 @@ class SAMEnhancedBEVDetector(BEVNeXt):
             that tells features of SAM 2 from mere capacity.
         sam2_model_cfg: its configuration, such as `sam2.1_hiera_t`.
         fusion_dim: width of the adapters.
-        mode: `shared` or `backbone`, as above.
+        mode: `shared`, `native` or `backbone`, as above; `native` needs a recipe with `data.whole_size`.
         levels: strides of the backbone's maps that get features.
+        trained_later: the trunk's last stage and its norms are parameters of the detector that may be given a gradient.
     """
 
     def __init__(
@@ -56,68 +57,107 @@ class SAMEnhancedBEVDetector(BEVNeXt):
         *,
         mode: Mode = "shared",
         levels: Sequence[int] = (8, 16, 32),
+        trained_later: bool = False,
     ) -> None:
         recipe = bev_config if isinstance(bev_config, Recipe) else load_recipe(str(bev_config))
         super().__init__(_bevnext(recipe), recipe.data)
-        check_size(recipe.data.image_size)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(CONTROL_SEED)
-            segmenter = load_segmenter(sam2_model_cfg, sam2_checkpoint, network_size=recipe.data.image_size)
-        trunk = segmenter.image_encoder.get_submodule("trunk")
-        self.strides = (FINEST_STRIDE, 2 * FINEST_STRIDE, 4 * FINEST_STRIDE)
-        self.sam: SamFeatures | None = None
+        trunk = trunk_of(recipe, sam2_checkpoint, sam2_model_cfg, mode)
         if mode == "backbone":
-            self._replace_backbone(recipe.model, trunk)
+            replace_backbone(self, trunk)
         else:
-            channels = dict(zip(self.strides, self.img_backbone.out_channels, strict=True))
-            self.sam = SamFeatures(trunk, {stride: channels.get(stride, 0) for stride in levels}, fusion_dim)
+            self.sam = features_for(self, recipe, trunk, fusion_dim, mode, levels, trained_later)
         if device is not None:
             self.to(device)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """`[M, C', h, w]` of normalised images `[M, 3, H, W]`: backbone, SAM 2's features added, neck."""
-        levels = self.img_backbone(images)
-        if self.sam is not None:
-            levels = self.fuse_features(levels, self.sam.pyramid(self._for_sam(images)))
-        features: Tensor = self.img_neck(levels)
-        return features
+    @property
+    def features(self) -> SamFeatures:
+        """SAM 2 and the adapters. Raises `UsageError` in mode backbone."""
+        if not isinstance(self.sam, SamFeatures):
+            raise UsageError("mode backbone: SAM 2's trunk is the image backbone", fix="call image_features instead")
+        return self.sam
 
     def extract_sam_features(self, images: Tensor) -> dict[str, Any]:
-        """SAM 2's maps of uint8 RGB images `[M, 3, H, W]` or `[B, N, 3, H, W]` of the recipe's image size.
+        """SAM 2's maps of uint8 RGB images `[M, 3, H, W]` or `[B, N, 3, H, W]`, sides multiples of 32.
 
         Returns:
-            `pyramid`: maps by stride, `[M, C, h, w]`; `sam_features`: that of stride 16; `feature_shape`: its (h, w).
+            `pyramid`: maps by stride, `[M, C, h, w]`; `sam_features`: that of stride 16; `feature_shape`: its (h, w);
+            `trunk_maps`: the same for `BEVSAMFusion.features_of`.
         """
-        if self.sam is None:
-            raise UsageError("mode backbone: SAM 2's trunk is the image backbone", fix="call image_features instead")
         flat = images.flatten(0, 1) if images.ndim == 5 else images
         check_images(flat)
         check_size(flat.shape[-2:])
-        pyramid = self.sam.pyramid(self._for_sam(self.normalise(flat)))
-        return {"pyramid": pyramid, "sam_features": pyramid[16], "feature_shape": tuple(pyramid[16].shape[-2:])}
+        maps: TrunkMaps = self.features.trunk_maps(CameraViews(flat, flat.new_zeros(len(flat), 4, 4), flat))
+        pyramid = dict(zip(TRUNK_STRIDES, maps.maps, strict=True))
+        return {
+            "pyramid": pyramid,
+            "sam_features": pyramid[16],
+            "feature_shape": tuple(pyramid[16].shape[-2:]),
+            "trunk_maps": maps,
+        }
 
     def fuse_features(self, img_feats: Sequence[Tensor], sam_feats: dict[int, Tensor]) -> tuple[Tensor, ...]:
-        """The backbone's maps (stride 8, 16, 32) with SAM 2's, by stride, added."""
-        assert self.sam is not None
-        fused = self.sam(dict(zip(self.strides, img_feats, strict=True)), sam_feats)
-        return tuple(fused[stride] for stride in self.strides)
+        """The backbone's maps (stride 8, 16, 32) with SAM 2's on the same cells, by stride, added."""
+        fused = self.features.fuse(dict(zip(self.image_channels, img_feats, strict=True)), sam_feats)
+        return tuple(fused[stride] for stride in self.image_channels)
 
-    def _for_sam(self, images: Tensor) -> Tensor:
-        """Images as BEVNeXt normalises them, as SAM 2 does: the same numbers, but colours in their right order."""
-        if self.channel_order == (0, 1, 2):
-            return images
-        mean, deviation = (images.new_tensor(v)[:, None, None] for v in (IMAGE_MEAN, IMAGE_DEVIATION))
-        return ((images * deviation + mean)[:, self.channel_order] - mean) / deviation
 
-    def _replace_backbone(self, model: BEVNeXtConfig, trunk: nn.Module) -> None:
-        if model.bgr_input:
-            raise UsageError(
-                "mode backbone: SAM 2 was trained on RGB images, model.bgr_input swaps their colours",
-                fix="set model.bgr_input=false",
-            )
-        backbone: Any = HieraBackbone(trunk)
-        self.img_backbone = backbone
-        self.img_neck = ImageNeck(backbone.out_channels, model.neck_channels)
+def trunk_of(recipe: Recipe, checkpoint: str | Path | None, config: str | Path, mode: Mode) -> nn.Module:
+    """SAM 2's image trunk with the weights of a file, or the control's; for images of the recipe's size."""
+    native = mode == "native"
+    if native and recipe.data.whole_size is None:
+        raise UsageError(
+            f"sam2.mode native: recipe {recipe.name} has no data.whole_size", fix="set it, such as [512, 896]"
+        )
+    size = recipe.data.whole_size if native and recipe.data.whole_size else recipe.data.image_size
+    check_size(recipe.data.image_size)
+    check_size(size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(CONTROL_SEED)
+        segmenter = load_segmenter(config, checkpoint, network_size=size)
+    trunk: nn.Module = segmenter.image_encoder.trunk
+    return trunk
+
+
+def features_for(
+    detector: Detector,
+    recipe: Recipe,
+    trunk: nn.Module,
+    width: int,
+    mode: Mode,
+    strides: Sequence[int],
+    trained_later: bool,
+) -> SamFeatures:
+    """What `detector.sam` is set to, in any family that has `image_channels`.
+
+    Raises:
+        UsageError: the family has no hook, or no map of such a stride.
+    """
+    channels = detector.image_channels
+    missing = [stride for stride in strides if stride not in channels]
+    if missing:
+        raise UsageError(
+            f"sam2.strides: a {recipe.model.family} has no image features of stride {', '.join(map(str, missing))}",
+            fix=f"choose among {', '.join(map(str, channels))}" if channels else "leave the section sam2 out",
+        )
+    return SamFeatures(
+        trunk,
+        {stride: channels[stride] for stride in strides},
+        width,
+        native=mode == "native",
+        source_size=recipe.data.source_size,
+        trained_later=trained_later,
+    )
+
+
+def replace_backbone(detector: BEVNeXt, trunk: nn.Module) -> None:
+    """Put SAM 2's trunk in the place of the image backbone."""
+    if detector.config.bgr_input:
+        raise UsageError(
+            "mode backbone: SAM 2 was trained on RGB images, model.bgr_input swaps their colours",
+            fix="set model.bgr_input=false",
+        )
+    backbone = HieraBackbone(trunk)
+    detector.replace_backbone(backbone, backbone.out_channels)
 
 
 def build_recipe_detector(recipe: Recipe) -> Detector:
@@ -137,7 +177,13 @@ def build_recipe_detector(recipe: Recipe) -> Detector:
             fix="name a file or a name of `checkpoints list`; sam2.random=true alone is the control",
         )
     return SAMEnhancedBEVDetector(
-        recipe, sam2.weights, sam2.config, sam2.adapter_channels, mode=sam2.mode, levels=sam2.strides
+        recipe,
+        sam2.weights,
+        sam2.config,
+        sam2.adapter_channels,
+        mode=sam2.mode,
+        levels=sam2.strides,
+        trained_later=sam2.unfreeze_at_epoch is not None,
     )
 
 

@@ -128,8 +128,7 @@ class Segmenter(nn.Module):
         floats = images.to(self.device, torch.float32) / 255
         if floats.shape[-2:] != self.network_size:
             floats = functional.interpolate(floats, self.network_size, mode="bilinear", antialias=True)
-        mean, deviation = (floats.new_tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
-        return (floats - mean) / deviation
+        return standardise(floats)
 
     def encode(self, images: Tensor, chunk: int = 6) -> ImageFeatures:
         """Features of uint8 RGB images `[M, 3, h, w]`, `chunk` images at a time."""
@@ -140,7 +139,18 @@ class Segmenter(nn.Module):
         return ImageFeatures(embedding, fine, middle, (height, width), self.network_size)
 
     def _encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        fine, middle, embedding = self.image_encoder(self.normalise(images))["backbone_fpn"]
+        return self._for_decoder(self.image_encoder(self.normalise(images))["backbone_fpn"])
+
+    def finish(self, maps: Sequence[Tensor], source_size: tuple[int, int]) -> ImageFeatures:
+        """As `encode`, from the maps of the trunk (stride 4 to 32) of images that had `source_size`."""
+        merged = self.image_encoder.neck(list(maps))[0]
+        fine, middle, embedding = self._for_decoder(merged[: len(merged) - self.image_encoder.scalp])
+        height, width = (side * LOGIT_STRIDE for side in maps[0].shape[-2:])
+        return ImageFeatures(embedding, fine, middle, source_size, (height, width))
+
+    def _for_decoder(self, merged: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The decoder's share of the neck's maps, the finest first."""
+        fine, middle, embedding = merged
         if self.no_mem_embed is not None:
             embedding = embedding + self.no_mem_embed.view(1, -1, 1, 1)
         return self.sam_mask_decoder.conv_s0(fine), self.sam_mask_decoder.conv_s1(middle), embedding
@@ -191,6 +201,12 @@ class Segmenter(nn.Module):
                 f"a prompt is for image {int(prompts.image.max())} of {len(features.embedding)}",
                 fix="count images from 0",
             )
+
+
+def standardise(images: Tensor) -> Tensor:
+    """RGB `[M, 3, H, W]`, 0 to 1, as SAM 2 was trained on them."""
+    mean, deviation = (images.new_tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
+    return (images - mean) / deviation
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:

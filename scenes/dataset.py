@@ -81,8 +81,9 @@ class SceneDataset(Dataset[Sample]):
         image_transforms, bev_transform = self._transforms(key)
         boxes, labels = self._boxes(frames[0], bev_transform)
         canvas_from_img = np.stack([transform.canvas_from_img() for transform in image_transforms])
+        images, whole = self._images(frames[:1] if self.key_images_only else frames, image_transforms)
         return Sample(
-            images=self._images(frames[:1] if self.key_images_only else frames, image_transforms),
+            images=images,
             img_from_cam=_float32([_homogeneous(frame.intrinsics[self._cameras]) for frame in frames]),
             ego_from_cam=_float32([key_ego_from_cam(frames[0], frame)[self._cameras] for frame in frames]),
             canvas_from_img=_float32([canvas_from_img] * len(frames)),
@@ -93,6 +94,7 @@ class SceneDataset(Dataset[Sample]):
             labels=torch.from_numpy(labels),
             row=key.row,
             token=frames[0].token,
+            whole=whole,
         )
 
     def row_after(self, row: int) -> int:
@@ -124,17 +126,24 @@ class SceneDataset(Dataset[Sample]):
         images = [draw_image_transform(self.config, rng) for _ in self._cameras]
         return images, draw_bev_transform(self.config.bev_augmentation, rng)
 
-    def _images(self, frames: list[Frame], transforms: list[ImageTransform]) -> Tensor:
-        """uint8 `[T, N, 3, H, W]`; in memory the three colours of a pixel lie together."""
-        images = torch.empty(len(frames), len(self._cameras), *self.config.image_size, 3, dtype=torch.uint8)
-        for t, (frame_images, frame) in enumerate(zip(images, frames, strict=True)):
+    def _images(self, frames: list[Frame], transforms: list[ImageTransform]) -> tuple[Tensor, Tensor | None]:
+        """uint8 `[T, N, 3, H, W]`: augmented, and whole if asked for; in memory the colours of a pixel lie together."""
+        count = (len(frames), len(self._cameras))
+        images = torch.empty(*count, *self.config.image_size, 3, dtype=torch.uint8)
+        size = self.config.whole_size
+        whole = None if size is None else torch.empty(*count, *size, 3, dtype=torch.uint8)
+        for t, frame in enumerate(frames):
             if t > 0 and frame is frames[0]:
-                frame_images.copy_(images[0])
+                images[t].copy_(images[0])
+                if whole is not None:
+                    whole[t].copy_(whole[0])
                 continue
-            for out, camera, transform in zip(frame_images, self._cameras, transforms, strict=True):
+            for n, (camera, transform) in enumerate(zip(self._cameras, transforms, strict=True)):
                 image = self._loader.read(frame.image_paths[camera], frame.image_size)
-                transform.apply(image, self._loader, out)
-        return images.permute(0, 1, 4, 2, 3)
+                if whole is not None:
+                    self._loader.resize(image, whole[t, n])
+                transform.apply(image, self._loader, images[t, n])
+        return images.permute(0, 1, 4, 2, 3), None if whole is None else whole.permute(0, 1, 4, 2, 3)
 
     def _boxes(self, frame: Frame, transform: BevTransform) -> tuple[FloatArray, NDArray[np.int64]]:
         boxes, labels = training_boxes(frame.annotations, frame.global_from_ego)

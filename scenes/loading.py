@@ -18,6 +18,7 @@ from typing import Final
 import simplejpeg
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from configs.errors import DamagedFileError, DataError
 from scenes.remote_root import sensor_bytes
@@ -96,6 +97,14 @@ class ImageLoader:
             origin, window = 0, self._resized.image(*resized)
             _resample(narrowed, (resized[0] / image.shape[0], 1.0), window)
         covered.copy_(window[first_row - origin : last_row - origin, first_column:last_column])
+
+    def resize(self, image: Tensor, out: Tensor) -> None:
+        """Resize a whole image (uint8 `[H, W, 3]`, stays as it is) to that of `out`; the aspect ratio may change.
+
+        Anti-aliased and bilinear, as SAM 2 has its images.
+        """
+        size = (out.shape[0], out.shape[1])
+        out.copy_(interpolate(_channels_first(image), size, mode="bilinear", antialias=True)[0].permute(1, 2, 0))
 
     def _shrink(
         self, image: Tensor, resized: tuple[int, int], rows: tuple[int, int], columns: int

@@ -30,6 +30,7 @@ class Sample:
     labels: Tensor
     row: int
     token: str
+    whole: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Batch:
     tokens: list[str]
     damaged: list[str] = field(default_factory=list)
     """Tokens of samples that could not be read, and for which others in this batch stand in."""
+    whole: Tensor | None = None
+    """uint8 RGB `[B, T, N, 3, ., .]`: whole images without augmentation, of `data.whole_size`, where that is set."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on `device`."""
@@ -81,8 +84,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     def stack(name: str) -> Tensor:
         return torch.stack([getattr(sample, name) for sample in samples])
 
+    whole = [sample.whole for sample in samples if sample.whole is not None]
     return Batch(
-        images=torch.stack([sample.images.movedim(2, -1) for sample in samples]).movedim(-1, 3),
+        images=_stack_images([sample.images for sample in samples]),
         img_from_cam=stack("img_from_cam"),
         ego_from_cam=stack("ego_from_cam"),
         canvas_from_img=stack("canvas_from_img"),
@@ -93,7 +97,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
         labels=[sample.labels for sample in samples],
         rows=torch.tensor([sample.row for sample in samples]),
         tokens=[sample.token for sample in samples],
+        whole=_stack_images(whole) if whole else None,
     )
+
+
+def _stack_images(images: Sequence[Tensor]) -> Tensor:
+    """`[T, N, 3, ., .]` each."""
+    return torch.stack([one.movedim(2, -1) for one in images]).movedim(-1, 3)
 
 
 def _move(value: Any, device: torch.device | str, non_blocking: bool) -> Any:

@@ -27,6 +27,8 @@ class RunManifest(Manifest):
 
     model: dict[str, Any]
     """The recipe's model section."""
+    sam2: dict[str, Any] | None = None
+    """Its section `sam2`."""
     effective_batch: int
     steps_per_epoch: int
     world_size: int

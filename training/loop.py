@@ -140,6 +140,7 @@ def _manifest(run: Run) -> RunManifest:
         created=datetime.now(timezone.utc).isoformat(),
         files={},
         model=run.recipe.model.model_dump(mode="json"),
+        sam2=run.recipe.sam2.model_dump(mode="json") if run.recipe.sam2 else None,
         effective_batch=plan.effective_batch,
         steps_per_epoch=plan.steps_per_epoch,
         world_size=run.world.size,

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from configs import run_directory
 from configs.errors import UsageError
 from configs.plan import Plan
-from configs.schema import Recipe, Section
+from configs.schema import Recipe, Sam2Config, Section
 from evaluation.checkpoint_files import MANIFEST, find_checkpoint, read_manifest
 
 from .checkpoints import CheckpointFolder, RunManifest
@@ -75,13 +75,17 @@ def step_to_go_on_from(place: Path, recipe: Recipe, plan: Plan) -> int:
         UsageError: a model of another recipe, or a position within an epoch that this plan's steps do not meet.
     """
     manifest = RunManifest.model_validate_json((place / MANIFEST).read_bytes())
-    ours = recipe.model.model_dump(mode="json")
-    theirs = _completed(manifest.model, type(recipe.model))
-    if theirs != ours:
-        raise UsageError(
-            f"{place} is a checkpoint of another recipe ({manifest.recipe}): {_difference(theirs, ours)}",
-            fix="use the recipe it was trained with, or another --run-dir",
-        )
+    sam2 = recipe.sam2.model_dump(mode="json") if recipe.sam2 else None
+    sections = (
+        ("model", _completed(manifest.model, type(recipe.model)), recipe.model.model_dump(mode="json")),
+        ("sam2", _without_place(manifest.sam2), _without_place(sam2)),
+    )
+    for section, theirs, ours in sections:
+        if theirs != ours:
+            raise UsageError(
+                f"{place} is a checkpoint of another recipe ({manifest.recipe}): {_difference(theirs, ours, section)}",
+                fix="use the recipe it was trained with, or another --run-dir",
+            )
     if (manifest.effective_batch, manifest.steps_per_epoch) == (plan.effective_batch, plan.steps_per_epoch):
         return manifest.step
     epochs, within = divmod(manifest.step, manifest.steps_per_epoch)
@@ -102,7 +106,12 @@ def _completed(model: dict[str, Any], schema: type[Section]) -> dict[str, Any]:
         return model
 
 
-def _difference(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "model") -> str:
+def _without_place(sam2: dict[str, Any] | None) -> dict[str, Any]:
+    """The section `sam2` but for where the weights are: a checkpoint knows them by their digest."""
+    return _completed(sam2 | {"weights": None}, Sam2Config) if sam2 else {}
+
+
+def _difference(theirs: dict[str, Any], ours: dict[str, Any], prefix: str) -> str:
     """The first value that differs, with its place."""
     key = next(key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key))
     there, here = theirs.get(key), ours.get(key)

@@ -166,7 +166,7 @@ def build_state(recipe: Recipe, plan: Plan, world: World, checkpoint: Path | Non
     freeze(detector, recipe.optimizer.frozen)
     state = TrainingState(
         detector=detector,
-        optimizer=build_optimizer(detector, recipe.optimizer, plan.learning_rate),
+        optimizer=build_optimizer(detector, recipe.optimizer, plan.learning_rate, recipe.sam2),
         scaler=GradScaler(world.device.type, enabled=plan.precision == "fp16"),
         average=MovingAverage(detector, recipe.engine.ema) if recipe.engine.ema else None,
     )

@@ -7,6 +7,7 @@ number: the gradient is the one of the whole step's batch in a single process.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import math
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from .optimizer import set_rate
 from .schedule import rate_factor
 from .state import TrainingState
 from .step_clock import StepClock, noted_all_reduce
+from .unfreezing import Unfreezing
 from .world import World
 
 # As published: batch-norm statistics stay each process's own. Newer torch has a new name for it.
@@ -70,15 +72,10 @@ class Trainer:
         self._statistics = list(state.detector.buffers()) if skips else []
         self._statistics_before = [buffer.clone() for buffer in self._statistics]
         self._norms = NormSwitch(recipe.engine, plan, world)
+        self._unfreezing = Unfreezing(state.detector, recipe, plan)
+        self._unfreezing.before_step(state.step)
         self.clock = StepClock(world.device)
-        self.network: nn.Module = state.detector
-        if world.size > 1:
-            self.network = DistributedDataParallel(
-                state.detector,
-                gradient_as_bucket_view=True,
-                **_BUFFERS_STAY_LOCAL,
-            )
-            self.network.register_comm_hook(self.clock, noted_all_reduce)
+        self.network: nn.Module = self._across_processes()
 
     def train_step(self, micro_batches: Sequence[Batch], stop: bool = False) -> StepReport:
         """One optimiser step on this process's micro-batches.
@@ -93,6 +90,8 @@ class Trainer:
         """
         state = self.state
         self._norms.before_step(state.detector, state.step)
+        if self._unfreezing.before_step(state.step):
+            self.network = self._across_processes()
         self._seed_randomness()
         if self._statistics:
             torch._foreach_copy_(self._statistics_before, self._statistics)
@@ -144,6 +143,16 @@ class Trainer:
         self.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.clock.end_backward()
         return {name: term.detach() for name, term in terms.items()}
+
+    def _across_processes(self) -> nn.Module:
+        """The detector, wrapped where there are other processes; what has a gradient then is what they share."""
+        if self.world.size == 1:
+            return self.state.detector
+        self.network = self.state.detector
+        gc.collect()  # an earlier wrapper's hooks on the parameters go with it
+        network = DistributedDataParallel(self.state.detector, gradient_as_bucket_view=True, **_BUFFERS_STAY_LOCAL)
+        network.register_comm_hook(self.clock, noted_all_reduce)
+        return network
 
     def _hold_gradients(self, unless: bool) -> AbstractContextManager[None]:
         """Let gradients add up locally; they are summed over the processes with the last micro-batch."""

@@ -8,6 +8,7 @@ weights load.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,13 @@ from detectors.bevnext.tasks import TASKS
 from detectors.bevnext.temporal import NARROWING, FusingBevBackbone, TemporalFusion
 from detectors.bevnext.view_transform import ViewTransformer
 from detectors.geometry import CameraGeometry, frame_by_frame
+from detectors.image_hook import CameraViews
 from detectors.interface import CameraBatch, Detections, Detector
 from detectors.layers.batch_statistics import frames_apart
 from detectors.layers.precision import at_least_float32
 from detectors.layers.resnet import FINEST_STRIDE, ResNet
 
+STRIDES = (FINEST_STRIDE, 2 * FINEST_STRIDE, 4 * FINEST_STRIDE)
 IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_DEVIATION = (58.395, 57.12, 57.375)
 
@@ -84,23 +87,46 @@ class BEVNeXt(Detector):
     def forward(self, batch: CameraBatch) -> BEVNeXtOutputs:
         """Normalise images on the device, make features of all frames, `detect`."""
         canvas = batch.images[:, 0].flatten(0, 1)
-        features = self.image_features(self.normalise(canvas))
+        features = self.image_features(self.normalise(canvas), self.views(batch, slice(0, 1)))
         earlier = None
         if self.frames > 1 and not self.image_branch_only:
             images = self.normalise(frame_by_frame(batch.images[:, 1:]).flatten(0, 1))
-            earlier = EarlierFrames(self.earlier_features(images), CameraGeometry.of_earlier_frames(batch))
+            features_then = self.earlier_features(images, self.views(batch, slice(1, None)))
+            earlier = EarlierFrames(features_then, CameraGeometry.of_earlier_frames(batch))
         return self.detect(features, canvas, CameraGeometry.of_key_frame(batch), earlier)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """`[M, C', h, w]` of normalised images `[M, 3, H, W]`."""
-        features: Tensor = self.img_neck(self.img_backbone(images))
+    @property
+    def image_channels(self) -> dict[int, int]:
+        return dict(zip(STRIDES, self.img_backbone.out_channels, strict=True))
+
+    def views(self, batch: CameraBatch, frames: slice) -> CameraViews | None:
+        """What the hook `sam` is told of the images of these frames; `None` without one."""
+        return None if self.sam is None else CameraViews.of_frames(batch, frames)
+
+    def image_features(self, images: Tensor, views: CameraViews | None = None) -> Tensor:
+        """`[M, C', h, w]` of normalised images `[M, 3, H, W]`; `views` of the same images where there is a `sam`."""
+        levels = self.img_backbone(images)
+        if self.sam is not None:
+            if views is None:
+                raise UsageError(
+                    "image_features: `sam` needs the views of these images", fix="give `views(batch, ...)`"
+                )
+            changed = self.sam(dict(zip(STRIDES, levels, strict=True)), views)
+            levels = tuple(changed[stride] for stride in STRIDES)
+        features: Tensor = self.img_neck(levels)
         return features
 
+    def replace_backbone(self, backbone: nn.Module, out_channels: tuple[int, ...]) -> None:
+        """Take another network for the image backbone: its maps have strides 8, 16, 32 and these channels."""
+        taken: Any = backbone
+        self.img_backbone = taken
+        self.img_neck = ImageNeck(out_channels, self.config.neck_channels)
+
     @torch.no_grad()
-    def earlier_features(self, images: Tensor) -> Tensor:
+    def earlier_features(self, images: Tensor, views: CameraViews | None = None) -> Tensor:
         """As `image_features`, of all earlier frames at once `[(T-1)*B*N, 3, H, W]`, each with its own statistics."""
         with frames_apart(self.img_backbone, self.frames - 1):
-            return self.image_features(images)
+            return self.image_features(images, views)
 
     def detect(
         self, features: Tensor, canvas: Tensor, geometry: CameraGeometry, earlier: EarlierFrames | None = None

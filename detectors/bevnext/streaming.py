@@ -33,8 +33,12 @@ class FeatureStream(Stream):
         new = {frame: i for i, frame in enumerate(keys) if frame not in self._features}
         if not new:
             return
-        images = batch.images[list(new.values()), 0].flatten(0, 1)
-        features = self.detector.image_features(self.detector.normalise(images))
+        rows = list(new.values())
+        images = batch.images[rows, 0].flatten(0, 1)
+        views = self.detector.views(batch, slice(0, 1))
+        features = self.detector.image_features(
+            self.detector.normalise(images), views and views.of_samples(rows, len(batch.images))
+        )
         self._features |= dict(zip(new, features.chunk(len(new)), strict=True))
 
     @torch.no_grad()

@@ -49,27 +49,73 @@ def canvas() -> Tensor:
     return torch.randint(0, 256, (CAMERAS, 3, 64, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
 
 
-def test_step_0_is_the_plain_detector_exactly(weights: Path) -> None:
+def batch_of(*images: Tensor, whole: Tensor | None = None) -> Any:
+    """Samples of two cameras that look ahead; `whole` of the same samples."""
+    to_ego = torch.eye(4)
+    to_ego[:3, :3] = torch.tensor([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+    intrinsics = torch.eye(4)
+    intrinsics[:3, :3] = torch.tensor([[60.0, 0, 64], [0, 60.0, 32], [0, 0, 1]])
+    augmentation = torch.diag(torch.tensor([0.08, 0.08, 1.0, 1.0]))
+    augmentation[:2, 3] = torch.tensor([-1.0, -6.0])
+    count = len(images)
+    return SimpleNamespace(
+        images=torch.stack(images)[:, None],
+        whole=whole,
+        img_from_cam=intrinsics.expand(count, 1, CAMERAS, 4, 4),
+        ego_from_cam=to_ego.expand(count, 1, CAMERAS, 4, 4),
+        canvas_from_img=augmentation.expand(count, 1, CAMERAS, 4, 4),
+        bev_from_ego=torch.eye(4).expand(count, 4, 4),
+        global_from_ego=torch.eye(4, dtype=torch.float64).expand(count, 4, 4),
+        walk=[],
+    )
+
+
+def wholes(samples: int) -> Tensor:
+    random = torch.Generator().manual_seed(8)
+    return torch.randint(0, 256, (samples, 1, CAMERAS, 3, 96, 160), dtype=torch.uint8, generator=random)
+
+
+def views_of(detector: Any, images: Tensor) -> Any:
+    return detector.views(batch_of(images), slice(0, 1))
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("mode", ["shared", "native"])
+@pytest.mark.parametrize("knowing", [True, False], ids=["trained", "random"])
+def test_step_0_is_the_plain_detector_bit_for_bit(weights: Path, mode: str, training: bool, knowing: bool) -> None:
+    """All raw outputs, and the batch-norm statistics that a training step leaves."""
+    recipe = smoke("data.whole_size=[96, 160]")
     torch.manual_seed(0)
-    plain = build_detector(smoke().model, smoke().data).eval()
-    joined = enhanced(weights).eval()
-    images = plain.normalise(canvas())
-    with torch.no_grad():
-        assert torch.equal(plain.image_features(images), joined.image_features(images))
+    plain = build_detector(recipe.model, recipe.data).train(training)
+    torch.manual_seed(0)
+    joined = SAMEnhancedBEVDetector(recipe, weights if knowing else None, NANO, fusion_dim=16, mode=mode)  # type: ignore[arg-type]
+    joined.train(training)
+    batch = batch_of(canvas(), canvas().flip(-1), whole=wholes(2))
+    for seed in (1, 2):
+        torch.manual_seed(seed)  # dropout
+        expected = plain(batch)
+        torch.manual_seed(seed)
+        found = joined(batch)
+        assert torch.equal(expected.depth, found.depth)
+        assert torch.equal(expected.context, found.context)
+        assert all(torch.equal(a, b) for a, b in zip(expected.heatmaps, found.heatmaps, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(expected.boxes, found.boxes, strict=True))
+    after = joined.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in plain.state_dict().items())
 
 
 def test_adapters_learn_and_sam2_does_not(weights: Path) -> None:
     joined = enhanced(weights).train()
     before = copy.deepcopy(joined.sam.trunk._held[0].state_dict())
     optimizer = torch.optim.SGD([p for p in joined.parameters() if p.requires_grad], lr=0.1)
-    images = joined.normalise(canvas())
-    first = joined.image_features(images)
+    images, views = joined.normalise(canvas()), views_of(joined, canvas())
+    first = joined.image_features(images, views)
     for _ in range(2):
         optimizer.zero_grad()
-        joined.image_features(images).square().mean().backward()
+        joined.image_features(images, views).square().mean().backward()
         optimizer.step()
     assert all(p.grad is not None for p in joined.sam.adapters.parameters())
-    assert not torch.equal(first, joined.image_features(images))
+    assert not torch.equal(first, joined.image_features(images, views))
     after = joined.sam.trunk._held[0].state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(module.training for module in joined.sam.trunk._held[0].modules())
@@ -103,13 +149,20 @@ def test_frozen_networks_move_with_their_owner() -> None:
     assert owner(torch.zeros(1, 2, dtype=torch.float64)).dtype == torch.float64
 
 
-def test_sam2_sees_right_colours_behind_the_swapped_ones(weights: Path) -> None:
-    """BEVNeXt's images are BGR; SAM 2's normalisation of the same pixels must come out."""
+def test_sam2_sees_right_colours_whatever_the_detector_sees(weights: Path) -> None:
+    """BEVNeXt's images are BGR; SAM 2 gets what it gets for masks."""
     joined = enhanced(weights)
     segmenter = load_segmenter(NANO, weights, network_size=(64, 128))
-    torch.testing.assert_close(
-        joined._for_sam(joined.normalise(canvas())), segmenter.normalise(canvas()), atol=1e-5, rtol=1e-5
-    )
+    maps = joined.features.trunk_maps(views_of(joined, canvas())).maps
+    with torch.no_grad():
+        expected = segmenter.image_encoder.trunk(segmenter.normalise(canvas()))
+    assert all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True))
+
+
+def test_image_features_without_their_views_are_refused(weights: Path) -> None:
+    joined = enhanced(weights)
+    with pytest.raises(UsageError, match="needs the views"):
+        joined.image_features(joined.normalise(canvas()))
 
 
 def test_features_by_the_names_of_the_first_version(weights: Path) -> None:
@@ -141,6 +194,11 @@ def test_sam2_as_the_backbone_is_trained(weights: Path) -> None:
         (["sam2.weights=nowhere.pt", "sam2.config=sam2_hiera_nano"], "not found"),
         (["sam2.random=true", "sam2.config=sam2_hiera_nano", "sam2.adapter_channels=12"], "multiple of 8"),
         (["sam2.random=true", "sam2.config=sam2_hiera_nano", "data.image_size=[72, 128]"], "multiple of 32"),
+        (["sam2.random=true", "sam2.config=sam2_hiera_nano", "sam2.strides=[4, 8]"], "no image features of stride 4"),
+        (
+            ["sam2.random=true", "sam2.config=sam2_hiera_nano", "sam2.mode=native", "data.whole_size=[90, 160]"],
+            "multiple of 32",
+        ),
     ],
 )
 def test_recipes_that_cannot_be_built_say_why(overrides: list[str], said: str) -> None:
@@ -161,16 +219,5 @@ def test_the_fusion_recipe_is_stage_1_with_sam2() -> None:
 
 def test_the_whole_detector_runs(weights: Path) -> None:
     joined = enhanced(weights).eval()
-    to_ego = torch.eye(4)
-    to_ego[:3, :3] = torch.tensor([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
-    intrinsics = torch.eye(4)
-    intrinsics[:3, :3] = torch.tensor([[60.0, 0, 64], [0, 60.0, 32], [0, 0, 1]])
-    batch: Any = SimpleNamespace(
-        images=canvas()[None, None],
-        img_from_cam=intrinsics.expand(1, 1, CAMERAS, 4, 4),
-        ego_from_cam=to_ego.expand(1, 1, CAMERAS, 4, 4),
-        canvas_from_img=torch.eye(4).expand(1, 1, CAMERAS, 4, 4),
-        bev_from_ego=torch.eye(4)[None],
-    )
     with torch.no_grad():
-        assert len(joined.decode(joined(batch))) == 1
+        assert len(joined.decode(joined(batch_of(canvas())))) == 1

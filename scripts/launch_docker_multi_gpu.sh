@@ -33,7 +33,7 @@ BEVNEXT_SAM2_DEVICE=cpu into .env, says so, and --num-gpus N then means N proces
 TXT
 }
 
-arguments=("$@")
+arguments=("$@") no_gpu="" dry_run=""
 for argument in "$@"; do
     case $argument in
         -h | --help) usage && exit 0 ;;
@@ -42,10 +42,16 @@ for argument in "$@"; do
     esac
 done
 env_file=$scripts/../.env
-[ -n "${BEVNEXT_SAM2_DEVICE:-${no_gpu:-${dry_run:-}}}" ] || grep -qs '^BEVNEXT_SAM2_DEVICE=' "$env_file" ||
+named_in() { sed -n 's/^BEVNEXT_SAM2_DEVICE=//p' "$1" 2>/dev/null | tail -1 || true; } # there may be no such file
+
+device=${BEVNEXT_SAM2_DEVICE:-$(named_in "$env_file")}
+if [ -z "$device$no_gpu" ] && [ -n "$dry_run" ]; then # what would be written
+    device=$("$scripts/setup_gpu.sh" --write-env --dry-run --quiet | named_in -)
+elif [ -z "$device$no_gpu" ]; then
     "$scripts/setup_gpu.sh" --write-env --quiet
-device=${BEVNEXT_SAM2_DEVICE:-$(sed -n 's/^BEVNEXT_SAM2_DEVICE=//p' "$env_file" 2>/dev/null | tail -1)}
-if [ "$device" = cpu ] && [ -z "${no_gpu:-}" ]; then
+    device=$(named_in "$env_file")
+fi
+if [ "$device" = cpu ] && [ -z "$no_gpu" ]; then
     printf 'note: BEVNEXT_SAM2_DEVICE=cpu (.env): training on the CPU, --num-gpus means processes there\n' >&2
     arguments=(--no-gpu)
     for argument in "$@"; do

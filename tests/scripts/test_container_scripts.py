@@ -139,6 +139,21 @@ def test_without_a_gpu_the_same_line_trains_on_the_cpu_and_says_so(checkout: Che
     assert checkout.calls()[-1][-1] == "--num-processes=2"
 
 
+def test_a_dry_line_is_the_line_that_would_run_and_writes_nothing(checkout: Checkout) -> None:
+    checkout.program("docker")
+    done = checkout("launch_docker_multi_gpu.sh --num-gpus 2 --dry-run")
+    assert (done.returncode, "training on the CPU" in done.stderr) == (0, True), done.stderr
+    assert checkout.calls()[-1] == ["run.sh", "--docker", "train", "--no-gpu", "--num-processes", "2", "--dry-run"]
+    assert not (checkout.root / ".env").exists()
+
+
+def test_without_gpus_by_wish_nothing_is_looked_for_or_written(checkout: Checkout) -> None:
+    done = checkout("launch_docker_multi_gpu.sh --no-gpu --num-processes 2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert checkout.calls() == [["run.sh", "--docker", "train", "--no-gpu", "--num-processes", "2"]]
+    assert not (checkout.root / ".env").exists()
+
+
 def test_with_gpus_nothing_is_translated(checkout: Checkout) -> None:
     checkout.program("nvidia-smi", "GPU 0: H200\nGPU 1: H200\n")
     checkout.program("docker", '{"nvidia":{},"runc":{}}')

@@ -6,31 +6,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 BUILD_SECONDS=${BEVNEXT_SAM2_BUILD_SECONDS:-600}
 TEST_SECONDS=${BEVNEXT_SAM2_CONTAINER_TEST_SECONDS:-1200}
-NEEDED_GIB=24
-engine=../shared/tools/docker-engine
-base=${BEVNEXT_SAM2_TEST_BASE_IMAGE:-local/base:bookworm}
 image=bevnext-sam2-test:built
-
-skip() { printf 'container lane skipped: %s\n' "$1" && exit 0; }
-answers() { docker info >/dev/null 2>&1; }
-
-brought_up=
-if ! answers; then
-    [ -x "$engine" ] || skip "no Docker engine answers, and there is no $engine to bring one up"
-    "$engine" up || skip "$engine could not bring up an engine"
-    brought_up=yes
-fi
-# What the lane leaves behind would fill a disk in a few runs.
-clean_up() {
-    docker image rm --force "$image" "$image-dev" >/dev/null 2>&1 || true
-    [ -z "${CI:-}$brought_up" ] || docker builder prune --all --force >/dev/null 2>&1 || true
-    [ -z "$brought_up" ] || "$engine" down
-}
-trap clean_up EXIT
-"$engine" up >/dev/null 2>&1 || true # an engine that was up already may lack the base image
-docker image inspect "$base" >/dev/null 2>&1 || skip "the engine has no base image $base"
-free=$(df --output=avail --block-size=1G "$(docker info --format '{{.DockerRootDir}}')" | tail -1)
-[ "$free" -ge "$NEEDED_GIB" ] || skip "$free GiB free where the engine keeps its images, $NEEDED_GIB needed"
+# shellcheck source=.ci/engine.sh
+. .ci/engine.sh
+trap 'clean_up "$image" "$image-dev"' EXIT
+need_engine 24
 
 build() { timeout "$BUILD_SECONDS" docker build --file docker/Dockerfile --target runtime --build-arg BASE_IMAGE="$base" --tag "$image" .; }
 SECONDS=0

@@ -15,6 +15,8 @@ from integration.projection import NEAR, Pairs, centre_and_axes
 
 SAMPLES: Final = 16
 """Rays along each side of an object's 2D box that occlusion is measured with."""
+BOUNDS_SAMPLES: Final = 48
+"""The same, for the bounds of what is not covered."""
 _PARALLEL: Final = 1e-9
 
 
@@ -75,6 +77,26 @@ def occluded_points(
     wanted = (total * (2 * steps - 1) // (2 * count) + 1).clamp(max=SAMPLES**2)
     place = torch.searchsorted(numbers.contiguous(), wanted.contiguous()).clamp(max=SAMPLES**2 - 1)
     return points.gather(1, place[..., None].expand(-1, -1, 2)), (total >= count).expand(-1, count)
+
+
+def open_bounds(pairs: Pairs, cam_from_img: Tensor, others: Pairs | None = None) -> Tensor:
+    """float64 `[P, 4]`: bounds of the part of each outline that no nearer box covers; zeros where nothing is left."""
+    bounds = torch.zeros(len(pairs), 4, dtype=torch.float64, device=pairs.box.device)
+    steps = torch.arange(BOUNDS_SAMPLES + 1, device=pairs.box.device, dtype=torch.float64) / BOUNDS_SAMPLES
+    middles = (steps[:-1] + steps[1:]) / 2
+    for number, box in enumerate(pairs.box.double()):
+        across, down = (box[axis] + middles * (box[axis + 2] - box[axis]) for axis in (0, 1))
+        v, u = torch.meshgrid(down, across, indexing="ij")
+        rays = pixel_rays(torch.stack([u, v], -1).flatten(0, 1), cam_from_img[pairs.camera[number]].double())
+        own, nearest = _own_and_nearest(pairs, number, rays, others or pairs)
+        is_open = (own.isfinite() & (own <= nearest)).view_as(u)
+        if not bool(is_open.any()):
+            continue
+        for axis, present in enumerate((is_open.any(0), is_open.any(1))):
+            cells = present.nonzero()[:, 0]
+            ends = torch.stack([steps[cells[0]], steps[cells[-1] + 1]])
+            bounds[number, [axis, axis + 2]] = box[axis] + ends * (box[axis + 2] - box[axis])
+    return bounds
 
 
 def _covered(pairs: Pairs, cam_from_img: Tensor, others: Pairs) -> tuple[Tensor, Tensor, Tensor]:

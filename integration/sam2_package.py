@@ -64,8 +64,11 @@ def known_configs() -> dict[str, Path]:
     return {file.name.removesuffix(".yaml"): file for file in sorted(files)}
 
 
-def construct_sam2(config: str | Path) -> nn.Module:
+def construct_sam2(config: str | Path, changes: Mapping[str, Any] | None = None) -> nn.Module:
     """The whole published network (`sam2.modeling.sam2_base.SAM2Base`) with random weights, on the CPU.
+
+    Args:
+        changes: entries of the configuration's `model` section to set, its class (`_target_`) among them.
 
     With CUDA, the package puts small tables on the *current* device while it builds: choose the device of this process
     (`torch.cuda.set_device`) first, and do not build in forked processes.
@@ -79,7 +82,7 @@ def construct_sam2(config: str | Path) -> nn.Module:
 
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        model = dict(content["model"])
+        model = dict(content["model"]) | dict(changes or {})
         model["sam_mask_decoder_extra_args"] = STABILITY_FALLBACK | (model.get("sam_mask_decoder_extra_args") or {})
         network = _construct(model)
     except (OmegaConfBaseException, KeyError, TypeError, AttributeError, ValueError) as error:

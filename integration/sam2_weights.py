@@ -50,7 +50,7 @@ def load_segmenter(
     file = read_weights(checkpoint)
     notes = _notes(file.path)
     segmenter = Segmenter(network, network_size or _size_in(notes), notes.get(_OUTLINE) == "yes")
-    target = segmenter if _is_image_part(file.state) else network
+    target = segmenter if is_image_part(file.state) else network
     if fault := misfit(target.state_dict(), file.state):
         raise UsageError(
             f"{file.path} does not fit the SAM 2 configuration {config}: {fault}",
@@ -92,6 +92,6 @@ def _size_in(notes: Mapping[str, str]) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _is_image_part(state: Mapping[str, Tensor]) -> bool:
+def is_image_part(state: Mapping[str, Tensor]) -> bool:
     """Ours have no memory; all published files have."""
     return not any(name.startswith(("memory_", "maskmem_")) for name in state)

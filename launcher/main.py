@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "monitor": ("monitoring.commands:monitor", "What GPUs and runs are doing, and what limits them."),
     "data": ("scenes.commands:data", "Make, index and check data sets."),
     "checkpoints": ("checkpoints.commands:checkpoints", "Published weights: list, fetch, convert, check."),
-    "sam2": ("integration.masks.commands:sam2", "Train and measure SAM 2's masks."),
+    "sam2": ("integration.masks.commands:sam2", "Train and measure SAM 2's masks, label data sets."),
     "doctor": ("launcher.doctor.command:doctor", "Find what is wrong with this machine, and the fix."),
     "bench": ("benchmarks.commands:bench", "Measure speed against a named baseline."),
 }

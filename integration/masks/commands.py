@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from configs.errors import UsageError
+from integration.labelling.command import label
 
 DEFAULT_ROOT: Final = Path("data/synthetic")
 DEFAULT_SIZE: Final = "512x288"
@@ -47,7 +48,10 @@ _CONFIG = click.option(
 
 @click.group("sam2")
 def sam2() -> None:
-    """Fine-tune and measure SAM 2 on exact instance masks."""
+    """Fine-tune and measure SAM 2 on exact instance masks; label data sets with it."""
+
+
+sam2.add_command(label)
 
 
 @sam2.command("train")

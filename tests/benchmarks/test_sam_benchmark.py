@@ -34,7 +34,11 @@ def test_images_boxes_memory_and_a_detector(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--device", "cuda:99"], "cuda:99"), (["--network-size", "large"], "WxH"), (["--network-size", "90x60"], "multiple")],
+    [
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--network-size", "large"], "WxH"),
+        (["--network-size", "90x60"], "multiple"),
+    ],
 )
 def test_wrong_options_are_named(arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(sam, [*SMALL, *arguments])

@@ -54,6 +54,9 @@ def lines_of(page: Path) -> Iterator[list[str]]:
                     yield words
 
 
+FILES_OF_THE_READER = (".txt", ".safetensors")
+"""Files that some options want to be there when they are parsed."""
+
 LINES = [(page.name, words) for page in PAGES if page.is_file() for words in lines_of(page)]
 
 
@@ -82,7 +85,11 @@ OWN_LINES = [(page, words) for page, words in starting_with("bevnext-sam2") if w
 
 
 @pytest.mark.parametrize(("page", "words"), OWN_LINES, ids=named)
-def test_own_commands_parse(page: str, words: list[str]) -> None:
+def test_own_commands_parse(page: str, words: list[str], in_empty_folder: Path) -> None:
+    for word in words:
+        if Path(word).suffix in FILES_OF_THE_READER and not Path(word).is_absolute():
+            (in_empty_folder / word).parent.mkdir(parents=True, exist_ok=True)
+            (in_empty_folder / word).touch()
     parse(words[1:])
 
 

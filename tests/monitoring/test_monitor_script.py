@@ -12,6 +12,18 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts" / "monitor_training.sh"
 FAKE_RUN = "#!{python}\nimport sys\nprint(sys.argv[1:], flush=True)\n"
 
+FAKE_PAIR = """#!{python}
+import pathlib, sys, time
+begun = pathlib.Path(__file__).with_name("tensorboard has begun")
+print(sys.argv[1:], flush=True)
+if sys.argv[1] == "tensorboard":
+    begun.touch()
+end = time.monotonic() + 30
+while sys.argv[1] == "monitor" and not begun.exists() and time.monotonic() < end:
+    time.sleep(0.01)
+"""
+"""The same; its monitor looks until TensorBoard has begun, since the script ends TensorBoard with it."""
+
 
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
@@ -45,6 +57,7 @@ def test_options_reach_the_monitor(script: Path, given: list[str], handed_on: li
 
 
 def test_tensorboard_beside_it(script: Path) -> None:
+    (script.parent / "run.sh").write_text(FAKE_PAIR.format(python=sys.executable))
     done = call(script, "--tensorboard", "--port", "7007", "--once")
     assert "TensorBoard: http://127.0.0.1:7007" in done.stdout
     assert str(["tensorboard", "--port", "7007", "--logdir", "outputs"]) in done.stdout

@@ -77,14 +77,14 @@ class Setting:
 )
 @click.option(
     "--sam2-weights",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path),
     default="outputs/sam2-nano/sam2.safetensors",
     show_default=True,
     help="Of the SAM 2 that the recipe names.",
 )
 @click.option(
     "--start",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="Weights that all arms start from, such as those of an image branch. Default: random ones.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=8, show_default=True)
@@ -118,7 +118,8 @@ def ablation(
     index = [] if index_dir is None else ["--index-dir", str(index_dir.absolute())]
     data = ["--data-root", str(data_root.absolute()), "--version", version, *index]
     options = [] if device is None else ["--device", device]
-    weights, start = sam2_weights.absolute(), start.absolute() if start else None
+    weights = _existing(sam2_weights, "--sam2-weights", "`bevnext-sam2 sam2 train --out outputs/sam2-nano` makes them")
+    start = start and _existing(start, "--start", "name a file such as outputs/RUN/checkpoints/latest/ema.safetensors")
     setting = Setting(config, weights, start, epochs, data, overrides, options)
     result = measured_on("torch", "sam2") | {
         "benchmark": "ablation",
@@ -151,6 +152,12 @@ def run_arms(setting: Setting, arms: Sequence[str], seeds: Sequence[int], runs: 
                 seconds = _train([*setting.arguments(arm, seed), "--run-dir", str(run)], run)
             metrics = {name: round(value, 4) for name, value in _metrics(run).items()}
             yield {"arm": arm, "seed": seed, "cpu_seconds": seconds, "metrics": metrics}
+
+
+def _existing(path: Path, option: str, fix: str) -> Path:
+    if not path.is_file():
+        raise UsageError(f"{option} {path}: no such file", fix=fix)
+    return path.absolute()
 
 
 def _metrics(run: Path) -> dict[str, float]:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from benchmarks.ablation import ARMS, PLAIN, Setting, ablation, table
+from configs.errors import UsageError
 from configs.recipes import load_recipe
 
 SETTING = Setting("synthetic/bevnext-tiny-sam2", Path("/nano.safetensors"), None, 6, [], (), [])
@@ -55,6 +56,12 @@ def test_the_table_compares_with_the_plain_detector_of_the_same_seed() -> None:
     said = console.export_text()
     assert "+0.0500" in said
     assert "-0.1000" in said
+
+
+def test_missing_weights_are_told_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    done = CliRunner().invoke(ablation, ["--sam2-weights", str(tmp_path / "none.safetensors")])
+    assert isinstance(done.exception, UsageError)
+    assert "sam2 train" in str(done.exception)
 
 
 @pytest.mark.slow

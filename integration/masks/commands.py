@@ -196,6 +196,48 @@ def evaluate(
     click.echo(json.dumps(summary) if as_json else table(summary))
 
 
+@sam2.command("calibrate")
+@_ROOT
+@_VERSION
+@_SPLIT
+@_CONFIG
+@click.option("--weights", required=True, metavar="NAME|FILE", help="Weights that the masks are made with.")
+@click.option(
+    "--results",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Detections of the split in the nuScenes results format (`bevnext-sam2 eval --split ...`).",
+)
+@click.option("--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda, ...")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("outputs/feedback.json"), show_default=True, metavar="FILE"
+)
+def calibrate(
+    data_root: Path,
+    version: str | None,
+    split: str | None,
+    config: str,
+    weights: str,
+    results: Path,
+    device: str,
+    out: Path,
+) -> None:
+    """Fit what masks say about a detector's scores, for BEVSAMFusion(..., feedback=FILE).
+
+    One logistic regression per class, from the score and its masks to whether a detection is true (2 m, as nuScenes
+    counts), on the training split: of scenes that it is judged on it would learn the answers. Detections of a split
+    that the detector was trained on look better than others will; of its own training, leave some scenes out.
+
+    Exit codes: 0 done, 2 bad option or weights, 3 bad data, 1 anything else.
+    """
+    from integration.masks.session import DataChoice, feedback_table, run_calibration
+
+    choice = DataChoice("scenes", data_root, version, split)
+    click.echo(feedback_table(run_calibration(choice, results, config, weights, device, out)))
+    click.echo(f"feedback: {out}")
+
+
 def _size(text: str | None) -> tuple[int, int] | None:
     """`512x288` to (288, 512)."""
     if text is None:

@@ -13,6 +13,7 @@ from configs.errors import BevnextError, DataError, ExitCode, UsageError
 from configs.recipes import SPLITS_OF_VERSION
 from configs.stop_signal import StopSignal
 from integration.bev_sam_fusion import BEVSAMFusion
+from integration.masks.calibrate import calibrate
 from integration.masks.evaluate import evaluate_masks
 from integration.masks.examples import MaskData, MaskExamples
 from integration.masks.nuimages import NuImages, find_tables
@@ -21,6 +22,7 @@ from integration.masks.point_evaluate import ALL_OBJECTS, evaluate_by_points, fu
 from integration.masks.train import TrainingOptions, train_masks
 from integration.masks.training_state import STATE, WEIGHTS, find_state
 from integration.sam2_weights import load_segmenter
+from integration.score_feedback import FEATURES, ScoreFeedback
 from integration.segmenter import Segmenter
 from scenes.index import open_index
 from scenes.synthetic.labels import INSTANCES
@@ -133,6 +135,18 @@ def run_evaluation(data: DataChoice, metric: str, config: str, weights: str, eve
     ).summary()
 
 
+def run_calibration(
+    data: DataChoice, results: Path, config: str, weights: str, device: str, out: Path
+) -> ScoreFeedback:
+    """Fit score feedback on the training split, and write it to `out`."""
+    version, split = _version_and_split(data, 0)
+    index = open_index(data.root, version)
+    fusion = BEVSAMFusion(weights, config, chosen_device(device))
+    feedback = calibrate(fusion, index, index.rows_in(split).tolist(), results)
+    feedback.save(out)
+    return feedback
+
+
 def table(summary: Summary) -> str:
     """The scores as lines of text."""
     if not summary:
@@ -145,6 +159,15 @@ def table(summary: Summary) -> str:
     for group, scores in summary.items():
         cells = ("".join(f"{scores[way][name]:9.3f}" for name in names).rjust(width) for way in ways)
         lines.append(f"{group:21s}{int(scores[ways[0]]['objects']):9d}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def feedback_table(feedback: ScoreFeedback) -> str:
+    """The weights of the regressions, per standard deviation of each feature, as lines of text."""
+    lines = [f"{'':22s}" + "".join(f"{name:>12s}" for name in FEATURES)]
+    lines += [
+        f"{name:22s}" + "".join(f"{weight:12.2f}" for weight in one.weights) for name, one in feedback.classes.items()
+    ]
     return "\n".join(lines)
 
 

@@ -15,12 +15,16 @@ import torch
 from pycocotools import mask as coco
 
 from configs.errors import DataError, UsageError
-from configs.nuscenes import CLASSES
+from configs.nuscenes import CAMERAS, CLASSES
+from integration.labelling.nuimages import write_nuimages
+from integration.labelling.records import LabelledImage, LabelledObject, SceneLabels
 from integration.masks.nuimages import OBJECTS, NuImages, find_tables
 from integration.masks.nuimages_examples import NuImagesExamples
 from integration.masks.simulated_prompts import POINTS, WIDENING, simulate_prompts
+from integration.rle import encode_masks
 from integration.segmenter import NO_POINT, POSITIVE
 from launcher.main import run
+from scenes.index import SceneIndex
 
 SIZE = (96, 160)
 VERSION = "v1.0-train"
@@ -169,6 +173,39 @@ def test_masks_are_those_that_the_devkit_reads(root: Path) -> None:
         theirs = [mask_decode(one["mask"]) for one in devkit.object_ann if one["sample_data_token"] == key]
         ours = tables[number].masks.numpy()
         np.testing.assert_array_equal(ours, np.array(theirs, bool).reshape(-1, *SIZE))
+
+
+def test_labels_of_our_own_are_read(town: SceneIndex, tmp_path: Path) -> None:
+    """What `sam2 label` writes: masks come back pixel by pixel."""
+    frame, camera = town.frame(0), CAMERAS.index("CAM_FRONT")
+    height, width = frame.image_size
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    mask[0, 100:150, 200:300] = True
+    labelled = LabelledObject(
+        instance=frame.annotations.instance_tokens[0],
+        label=0,
+        category="vehicle.car",
+        attribute="",
+        score=1.0,
+        segment=1,
+        mask=encode_masks(mask)[0],
+        area=5000,
+        mask_box=(200, 100, 100, 50),
+        outline_box=(190.2, 95.6, 320.4, 160.0),
+        **dict.fromkeys(("iou", "agreement", "visible", "quality", "occlusion", "truncation", "presence"), 0.5),
+        from_film=False,
+    )
+    name = frame.image_paths[camera].relative_to(town.dataroot).as_posix()
+    image = LabelledImage(0, "CAM_FRONT", frame.token, frame.timestamp_us, name, height, width, (labelled,))
+    scene = SceneLabels(frame.scene_token, town.scene_of(0).name, (image,), {})
+    write_nuimages(tmp_path, town.version, lambda: iter([scene]), town)
+    tables = NuImages(tmp_path, find_tables(tmp_path, None, "v1.0-train"))
+    example = NuImagesExamples(tables)[0]
+    assert len(tables) == 1
+    assert torch.equal(example.masks, mask)
+    assert example.boxes.tolist() == [[190, 96, 320, 160]]
+    assert example.labels.tolist() == [0]
+    assert example.image.shape == (3, height, width)
 
 
 def test_an_object_without_a_mask_is_left_out(tmp_path: Path) -> None:

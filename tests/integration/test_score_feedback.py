@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from integration.sam2_weights import digest
 from integration.scene_boxes import annotated_boxes, rig_of
 from integration.score_feedback import (
     FEATURES,
+    ScoreFeedback,
     feedback_features,
     fit_feedback,
     load_feedback,
     true_detections,
 )
+from launcher.main import run
 from scenes.index import SceneIndex
 
 Floats = NDArray[np.float64]
@@ -193,3 +196,32 @@ def test_files_that_are_no_feedback_are_refused(tmp_path: Path, content: str) ->
     path.write_text(content)
     with pytest.raises(UsageError, match="cannot be used"):
         load_feedback(path)
+
+
+def test_calibrate_from_the_command_line(town: SceneIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sam2", reason="the sam2 package is not installed (scripts/set_up.sh installs it)")
+    results: dict[str, list[dict[str, Any]]] = {}
+    for row in town.rows_in("synthetic_train").tolist():
+        boxes, scores, labels = noisy_detections(town, row, np.random.default_rng(row))
+        results[town.token(row)] = [
+            {
+                "translation": box[:3],
+                "size": [box[4], box[3], box[5]],
+                "rotation": [np.cos(box[6] / 2), 0, 0, np.sin(box[6] / 2)],
+                "velocity": box[7:],
+                "detection_name": CLASSES[label],
+                "detection_score": score,
+            }
+            for box, score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
+        ]
+    (tmp_path / "results.json").write_text(json.dumps({"meta": {}, "results": results}))
+    data = ["--data-root", str(town.dataroot), "--device", "cpu"]
+    size = ["--network-size", "160x96", "--workers", "0", "--images", "1", "--objects", "1"]
+    assert run(["sam2", "train", *data, *size, "--steps", "1", "--out", str(tmp_path)]) == 0
+    weights, out = str(tmp_path / "sam2.safetensors"), tmp_path / "feedback.json"
+    given = ["--weights", weights, "--results", str(tmp_path / "results.json"), "--out", str(out)]
+    assert run(["sam2", "calibrate", *data, *given]) == 0
+    assert "all" in capsys.readouterr().out
+    assert isinstance(BEVSAMFusion(weights, NANO, "cpu", feedback=out).feedback, ScoreFeedback)
+    (tmp_path / "results.json").write_text("{}")
+    assert run(["sam2", "calibrate", *data, *given]) == 3

@@ -28,7 +28,7 @@ usage: scripts/run.sh [OPTIONS] MODE [ARGUMENTS]
   build-container, build-fast, build-full
                     the image (scripts/build.sh); data sets are never baked in
 
-  --gpu, --no-gpu   insist on a GPU, or do without (train, eval, infer)
+  --gpu, --no-gpu   insist on a GPU, or do without (train, eval, infer, demo, shell, dev)
   --native          in the environment .venv of the checkout, which the first call sets up    [default]
   --docker          in a container; `train` makes its plan here first
   --dry-run         show what would run, and stop (train: with its plan)
@@ -62,14 +62,20 @@ for argument in "$@"; do
         *) arguments+=("$argument") ;;
     esac
 done
+device= # other modes know --gpu and --no-gpu themselves
 case $mode in
-    eval | validate | infer | inference) # `train` knows these names itself
+    demo | eval | validate | infer | inference | shell | dev)
         for i in "${!arguments[@]}"; do
             case ${arguments[i]} in
-                --gpu) arguments[i]=--device=cuda ;;
-                --no-gpu) arguments[i]=--device=cpu ;;
+                --gpu) device=gpu && unset "arguments[i]" ;;
+                --no-gpu) device=cpu && unset "arguments[i]" ;;
             esac
         done ;;
+esac
+case $device$mode in
+    "$mode") ;;
+    *shell | *dev) [ "$device$where" != cpunative ] || export CUDA_VISIBLE_DEVICES="" ;;
+    *) arguments+=("--device=${device/gpu/cuda}") ;;
 esac
 case $mode in
     -h | --help | help) usage && exit 0 ;;
@@ -83,7 +89,7 @@ case $mode in
     demo) arguments=(--make-weights "${arguments[@]}") ;;
     build-full) printf 'note: data sets are mounted, never baked into an image: they are large, and not ours to pass on\n' >&2 ;;&
     build-container | build-fast | build-full) exec "$root/scripts/build.sh" ${dry_run:+--dry-run} "${arguments[@]}" ;;
-    quickstart | demo | sam2 | test | train | eval | infer | report | plan | data | doctor | bench | test-model | dev | tensorboard | monitor | shell) ;;
+    quickstart | sam2 | test | train | eval | infer | report | plan | data | doctor | bench | test-model | dev | tensorboard | monitor | shell) ;;
     *) fail "unknown mode '$mode'" ;;
 esac
 
@@ -120,6 +126,7 @@ set_up_launcher() {
 
 in_container() {
     local compose=(docker compose --project-directory "$root")
+    [ -z "$device" ] || export BEVNEXT_SAM2_DEVICE=$device
     if [ "$(id -u)" != 0 ]; then
         export BEVNEXT_SAM2_UID=${BEVNEXT_SAM2_UID:-$(id -u)} BEVNEXT_SAM2_GID=${BEVNEXT_SAM2_GID:-$(id -g)}
     fi

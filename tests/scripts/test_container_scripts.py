@@ -239,6 +239,12 @@ def test_strategy_volume(checkout: Checkout, data: Path) -> None:
     assert checkout.calls()[-1][-1] == "dev"
 
 
+def test_without_a_gpu_a_command_is_not_told_what_it_does_not_know(checkout: Checkout, data: Path) -> None:
+    for command, known in (("eval", False), ("train", True)):
+        done = checkout(f"docker-with-data.sh volume --data-path '{data}' --no-gpu --dry-run -- {command}")
+        assert (done.returncode, "--no-gpu" in done.stdout) == (0, known), done.stderr
+
+
 def test_strategy_symlink_mounts_what_the_links_point_to(checkout: Checkout, data: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

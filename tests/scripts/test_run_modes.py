@@ -33,6 +33,8 @@ IN_CONTAINER = {
     "quickstart": [*COMPOSE, "run", "--rm", "--no-TTY", "bevnext-sam2", "quickstart"],
     "demo": [*COMPOSE, "run", "--rm", "--no-TTY", "bevnext-sam2", "demo", "--make-weights"],
     "dev": [*COMPOSE, "up", "dev"],
+    "shell --gpu": [*COMPOSE, "run", "--rm", "shell"],
+    "eval --no-gpu": [*COMPOSE, "run", "--rm", "--no-TTY", "bevnext-sam2", "eval", "--device=cpu"],
     "dev --jupyter --port 9999": ["env", "BEVNEXT_SAM2_JUPYTER_PORT=9999", *COMPOSE, "up", "dev"],
     "tensorboard --port=7007 --output-dir /x": [
         "env",

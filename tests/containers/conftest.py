@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from containers import BASE_IMAGE, IMAGE, OWNER, Project, build_image, docker
+from containers import BASE_IMAGE, IMAGE, OWNER, SMOKE, Project, build_image, docker
 
 
 @pytest.fixture(scope="session")
@@ -52,15 +53,42 @@ def small_set(image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def project(image: str, small_set: Path, tmp_path: Path) -> Iterator[Project]:
+@contextmanager
+def services(folder: Path, image: str, cache: Path) -> Iterator[Project]:
     """`compose.yaml` on the processor, with folders and a project name of its own; taken down afterwards."""
-    outputs = tmp_path / "outputs"
-    outputs.mkdir()
-    os.chown(outputs, OWNER, OWNER)
-    made = Project(tmp_path, image, {"BEVNEXT_SAM2_OUTPUT_DIR": str(outputs), "BEVNEXT_SAM2_CACHE_DIR": str(small_set)})
+    settings = {"BEVNEXT_SAM2_CACHE_DIR": str(cache)}
+    for name, place in (("OUTPUT", "outputs"), ("CHECKPOINT", "checkpoints")):
+        (folder / place).mkdir()
+        os.chown(folder / place, OWNER, OWNER)
+        settings[f"BEVNEXT_SAM2_{name}_DIR"] = str(folder / place)
+    made = Project(folder, image, settings)
     yield made
     made.compose("--profile", "*", "down", "--timeout", "2", "--volumes", check=False)
+
+
+@pytest.fixture
+def project(image: str, small_set: Path, tmp_path: Path) -> Iterator[Project]:
+    """The services, on the small set."""
+    with services(tmp_path, image, small_set) as made:
+        yield made
+
+
+@pytest.fixture
+def empty_project(image: str, tmp_path: Path) -> Iterator[Project]:
+    """The services where no set has been made yet."""
+    (tmp_path / "cache").mkdir()
+    os.chown(tmp_path / "cache", OWNER, OWNER)
+    with services(tmp_path, image, tmp_path / "cache") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def trained(image: str, small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The services beside a finished run, `smoke`, that recorded a profile."""
+    with services(tmp_path_factory.mktemp("trained"), image, small_set) as made:
+        made.settings["BEVNEXT_SAM2_RUN"] = "smoke"
+        made.compose("run", "--rm", "train", BEVNEXT_SAM2_TRAIN_OPTIONS=f"{SMOKE} --profile 2:3")
+        yield made
 
 
 @pytest.fixture

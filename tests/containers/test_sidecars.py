@@ -8,10 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
-from containers import SMOKE, Project, docker, free_port, wait_until
+from containers import Project, docker, free_port, wait_until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(2700)]
 DIRECT = build_opener(ProxyHandler({}))
@@ -37,18 +38,42 @@ def screenshot(address: str, path: Path) -> None:
     assert path.stat().st_size > 10_000
 
 
-def test_tensorboard_shows_the_run(project: Project, pictures: Path) -> None:
-    project.compose("run", "--rm", "train", BEVNEXT_SAM2_TRAIN_OPTIONS=SMOKE)
+def test_tensorboard_shows_curves_and_pictures_of_the_run(trained: Project, pictures: Path) -> None:
     port = str(free_port())
-    project.compose("up", "--no-build", "--detach", "tensorboard", BEVNEXT_SAM2_TENSORBOARD_PORT=port)
+    trained.compose("up", "--no-build", "--detach", "tensorboard", BEVNEXT_SAM2_TENSORBOARD_PORT=port)
     address = f"http://127.0.0.1:{port}"
-    wait_until("healthy", lambda: project.health("tensorboard") == "healthy")
+    wait_until("healthy", lambda: trained.health("tensorboard") == "healthy")
     tags = json.loads(get(f"{address}/data/plugin/scalars/tags"))
     assert any("smoke" in run for run in tags)
     assert any("loss" in tag for run in tags.values() for tag in run)
-    bindings = json.loads(docker("inspect", project.container("tensorboard")).stdout)[0]["NetworkSettings"]["Ports"]
+    run, tag = next(
+        (run, tag) for run, found in json.loads(get(f"{address}/data/plugin/images/tags")).items() for tag in found
+    )
+    (*_, newest) = json.loads(get(f"{address}/data/plugin/images/images?{urlencode({'run': run, 'tag': tag})}"))
+    with DIRECT.open(f"{address}/data/plugin/images/individualImage?{newest['query']}", timeout=20) as picture:
+        assert picture.headers.get_content_maintype() == "image"
+        assert len(picture.read()) > 1000
+    bindings = json.loads(docker("inspect", trained.container("tensorboard")).stdout)[0]["NetworkSettings"]["Ports"]
     assert {binding["HostIp"] for port in bindings.values() for binding in port or ()} == {"127.0.0.1"}
     screenshot(f"{address}/?darkMode=false#scalars", pictures / "tensorboard.png")
+    screenshot(f"{address}/?darkMode=false#images", pictures / "tensorboard_pictures.png")
+
+
+def test_profile_lies_where_tensorboard_and_perfetto_find_it(trained: Project) -> None:
+    traces = sorted((trained.outputs / "smoke/tensorboard/profile").glob("rank*.pt.trace.json"))
+    assert [trace.name.split(".")[0] for trace in traces] == ["rank0", "rank1"]
+    steps = {
+        event["name"] for event in json.loads(traces[0].read_text())["traceEvents"] if "ProfilerStep" in event["name"]
+    }
+    assert len(steps) == 2
+
+
+def test_monitor_serves_the_run(trained: Project) -> None:
+    port = str(free_port())
+    trained.compose("up", "--no-build", "--detach", "monitor", BEVNEXT_SAM2_MONITOR_PORT=port)
+    wait_until("healthy", lambda: trained.health("monitor") == "healthy")
+    assert "smoke" in get(f"http://127.0.0.1:{port}/metrics")
+    assert json.loads(get(f"http://127.0.0.1:{port}/view"))
 
 
 def test_jupyter_wants_its_token(project: Project, dev_image: str, pictures: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,12 +19,12 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.machine import measured_on
-from benchmarks.made_up_batch import made_up_batch
+from benchmarks.made_up_batch import METRES_PER_FRAME, made_up_batch
 from benchmarks.parts import OperationCounter, Stopwatch, observed, seconds_on
 from benchmarks.plain_bevnext import plain_twin
 from configs.errors import UsageError
 from configs.recipes import load_recipe
-from configs.schema import Recipe
+from configs.schema import Recipe, StreamingConfig
 from detectors import build_detector
 from detectors.bevnext.model import BEVNeXt
 from detectors.interface import Detector
@@ -63,6 +63,7 @@ class Setting:
 @click.option("--training/--no-training", default=True, show_default=True, help="Forward and backward passes, too.")
 @click.option("--plain/--no-plain", default=True, show_default=True, help="The plain twin, too.")
 @click.option("--streaming/--no-streaming", default=True, show_default=True, help="Passes along a scene, too.")
+@click.option("--carrying/--no-carrying", default=True, show_default=True, help="Training along a scene, too.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result to this JSON file.")
 def detector(
     config: str,
@@ -76,6 +77,7 @@ def detector(
     training: bool,
     plain: bool,
     streaming: bool,
+    carrying: bool,
     out: Path | None,
 ) -> None:
     """Time a detector by part, with floating-point operations and bytes, and against the same network written plainly.
@@ -95,7 +97,9 @@ def detector(
         "threads": torch.get_num_threads(),
         "samples": batch_size,
         "precision": precision,
-        **_measure(setting, count=count, training=training, plain=plain, streaming=streaming),
+        **_measure(
+            setting, count=count, training=training, plain=plain, streaming=streaming, carrying=carrying and training
+        ),
     }
     _show(result)
     if out is not None:
@@ -115,7 +119,9 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _measure(setting: Setting, *, count: bool, training: bool, plain: bool, streaming: bool) -> Measurement:
+def _measure(
+    setting: Setting, *, count: bool, training: bool, plain: bool, streaming: bool, carrying: bool
+) -> Measurement:
     torch.manual_seed(0)
     ours = build_detector(setting.recipe.model, setting.recipe.data).to(setting.device)
     batch = made_up_batch(setting.recipe.data, setting.samples).to(setting.device)
@@ -129,6 +135,8 @@ def _measure(setting: Setting, *, count: bool, training: bool, plain: bool, stre
     if training:
         ours.train()
         result["training"] = _trained(ours, None if twin is None else twin.train(), batch, setting)
+    if carrying and setting.recipe.data.frames > 1:
+        result["carrying"] = _trained_along_a_scene(ours, batch, setting, result["training"]["seconds"])
     return result
 
 
@@ -244,6 +252,28 @@ def _trained(ours: Detector, twin: Detector | None, batch: Batch, setting: Setti
     return result
 
 
+def _trained_along_a_scene(ours: Detector, batch: Batch, setting: Setting, window_seconds: float) -> Measurement:
+    """As `_trained`, with the maps of earlier frames carried on (`data.streaming`) instead of made anew."""
+    data = setting.recipe.data.model_copy(update={"streaming": StreamingConfig(), "class_balanced": False})
+    carrying = build_detector(setting.recipe.model, data).to(setting.device).train()
+    carrying.load_state_dict(ours.state_dict())
+    if setting.recipe.engine.channels_last:
+        carrying.to(memory_format=torch.channels_last)
+    with torch.no_grad(), setting.autocast():
+        for age in range(data.frames - 1):
+            carrying(_on_a_walk(batch, age))
+    result = _trained(carrying, None, _on_a_walk(batch, data.frames - 1), setting)
+    return result | {"window_seconds": window_seconds, "ratio": round(window_seconds / result["seconds"], 3)}
+
+
+def _on_a_walk(batch: Batch, age: int) -> Batch:
+    """The key frames of the batch, driven on."""
+    pose = batch.global_from_ego.clone()
+    pose[:, 0, 3] += METRES_PER_FRAME * age
+    walk = [(slot, age) for slot in range(len(batch))]
+    return replace(_frame(batch, 0), global_from_ego=pose, walk=walk)
+
+
 # --- common --------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +328,12 @@ def _show(result: Measurement) -> None:
         console.print(f"forward and backward pass: {trained['seconds']:.3f} s per sample")
         if "plain" in trained:
             console.print(_ratio(trained["plain"]))
+    if "carrying" in result:
+        carried = result["carrying"]
+        console.print(
+            f"training along a scene: {carried['samples_per_second']:.3f} samples/s against "
+            f"{result['training']['samples_per_second']:.3f} with every frame anew, ratio {carried['ratio']:.2f}"
+        )
 
 
 def _ratio(compared: Measurement) -> str:

@@ -68,8 +68,9 @@ def make_plan(
     precision = _choose_precision(recipe, devices, options, origins)
     batch_bytes = max(split.device_batch, *(share.device_batch for share in shares), 0) * sample_bytes(recipe)
     workers = choose_workers(devices, len(local_ids), batch_bytes, options, origins)
-    images = len(recipe.data.cameras) * recipe.data.frames
-    origins["images_per_sample"] = f"derived: {len(recipe.data.cameras)} cameras x {recipe.data.frames} frames"
+    cameras, frames = len(recipe.data.cameras), recipe.data.frames_read
+    images = cameras * frames
+    origins["images_per_sample"] = f"derived: {cameras} cameras x {frames} frames"
     rate = sample_rate(len(device_ids), measured, origins)
     return Plan(
         recipe=recipe.name,

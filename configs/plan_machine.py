@@ -26,7 +26,7 @@ def sample_bytes(recipe: Recipe) -> int:
     data = recipe.data
     height, width = data.image_size
     whole_height, whole_width = data.whole_size or (0, 0)
-    images = len(data.cameras) * data.frames * 3 * (height * width + whole_height * whole_width)
+    images = len(data.cameras) * data.frames_read * 3 * (height * width + whole_height * whole_width)
     depth = len(data.cameras) * (height // data.depth_stride) * (width // data.depth_stride) * 4
     return images + depth
 

@@ -42,6 +42,16 @@ class BevAugmentation(Section):
     flip_y: bool = True
 
 
+class StreamingConfig(Section):
+    """Training along scenes: a frame's BEV map is made once, and carried on to the samples that follow in its scene.
+
+    Not part of the published BEVNeXt; SOLOFusion (arXiv 2210.02443) and StreamPETR (arXiv 2303.11926) train so.
+    """
+
+    chunk: PositiveInt = 20
+    """Most samples that are walked at a stretch. A longer scene is cut evenly; every part begins without a past."""
+
+
 class DataConfig(Section):
     """Which samples are read, and what the loader makes of them."""
 
@@ -63,6 +73,27 @@ class DataConfig(Section):
     depth_range: tuple[float, float] = (1.0, 60.0)
     class_balanced: bool = True
     """Class-balanced grouping and sampling (CBGS), drawn once from the seed."""
+    streaming: StreamingConfig | None = None
+    """Walk scenes in order and carry earlier frames on; `null`, as published, encodes them again for every sample."""
+
+    @property
+    def frames_read(self) -> int:
+        """Frames of a training sample whose images are read: one where the earlier ones are carried on."""
+        return 1 if self.streaming else self.frames
+
+    @model_validator(mode="after")
+    def _streaming_fits(self) -> DataConfig:
+        if self.streaming and self.class_balanced:
+            raise ValueError(
+                "data.streaming walks scenes in order, and data.class_balanced draws single samples of them",
+                "set data.class_balanced=false",
+            )
+        if self.streaming and self.frames == 1:
+            raise ValueError(
+                "data.streaming carries earlier frames on, and data.frames = 1 uses none",
+                "set data.streaming=null, or use a recipe of several frames, such as bevnext/bevnext-stage2-streaming",
+            )
+        return self
 
 
 # --- model -------------------------------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ Detectors do not import the loader: `CameraBatch` states what they read of a bat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -32,11 +33,15 @@ class CameraBatch(Protocol):
     @property
     def bev_from_ego(self) -> Tensor: ...
     @property
+    def global_from_ego(self) -> Tensor: ...
+    @property
     def depth(self) -> Tensor: ...
     @property
     def boxes(self) -> list[Tensor]: ...
     @property
     def labels(self) -> list[Tensor]: ...
+    @property
+    def walk(self) -> list[tuple[int, int]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +75,34 @@ class Stream(ABC):
         """
 
 
+class Memory(ABC):
+    """What a detector in training carries from one batch to the next beside its weights.
+
+    Samples are told apart by their slot in the optimiser step, so any split of the step can take up another's.
+    """
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All of it, by names `SLOT.PART`."""
+
+    @abstractmethod
+    def take_up(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Hold what `state` was given instead of what is there."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop all of it."""
+
+
 class Detector(nn.Module, ABC):
     """A detector that can be trained by the engine and evaluated.
 
     One optimiser step is the recipe's step whatever the topology: `normaliser` counts a micro-batch's positives
     before any forward pass, the engine sums the counts over micro-batches and ranks, and `loss` divides by that sum.
     """
+
+    memory: Memory | None = None
+    """Of a detector that is trained along scenes."""
 
     def __init__(self) -> None:
         super().__init__()

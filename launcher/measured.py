@@ -55,9 +55,9 @@ def _comparable_plan(run_dir: Path, recipe: Recipe, devices: DeviceFacts) -> Pla
         saved = load_recipe(str(run_dir / run_directory.RECIPE))
     except (OSError, ValidationError, UsageError):
         return None  # of an older program, or not a run: it tells nothing
-    same_images = (saved.data.image_size, saved.data.frames, saved.data.cameras) == (
+    same_images = (saved.data.image_size, saved.data.frames_read, saved.data.cameras) == (
         recipe.data.image_size,
-        recipe.data.frames,
+        recipe.data.frames_read,
         recipe.data.cameras,
     )
     return plan if same_images and saved.model == recipe.model else None

@@ -24,7 +24,7 @@ from scenes.boxes import inside, training_boxes, wrap_yaw
 from scenes.depth_map import depth_maps, read_points
 from scenes.frame import FloatArray, Frame
 from scenes.loading import ImageLoader
-from scenes.order import SampleKey, augmentation_stream
+from scenes.order import SampleKey, augmentation_stream, walk_stream
 from scenes.sample import Sample
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class SceneDataset(Dataset[Sample]):
             labels=torch.from_numpy(labels),
             row=key.row,
             token=frames[0].token,
+            walk=key.walk and (key.walk.slot, key.walk.age),
             whole=whole,
         )
 
@@ -124,6 +125,8 @@ class SceneDataset(Dataset[Sample]):
             return [plain_image_transform(self.config)] * len(self._cameras), BevTransform()
         rng = augmentation_stream(self.seed, key.epoch, key.position)
         images = [draw_image_transform(self.config, rng) for _ in self._cameras]
+        if key.walk:  # the raster that BEV maps are carried on in moves with the car alone
+            rng = walk_stream(self.seed, key.epoch, key.walk.begun)
         return images, draw_bev_transform(self.config.bev_augmentation, rng)
 
     def _images(self, frames: list[Frame], transforms: list[ImageTransform]) -> tuple[Tensor, Tensor | None]:

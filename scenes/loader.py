@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from configs.errors import DamagedFileError, DataError
 from configs.process_death import die_with_parent
 from scenes.dataset import SceneDataset
-from scenes.order import BatchLayout, EpochOrder, SampleKey
+from scenes.order import BatchLayout, SampleKey, TrainingOrder
 from scenes.sample import Batch, Sample, collate
 
 _PREFETCH = 2  # batches each worker prepares ahead
@@ -26,7 +27,7 @@ _MOST_DAMAGED = 100  # samples passed over for one batch; more of them are no ac
 class TrainingSampler(Sampler[list[SampleKey]]):
     """The micro-batches of one rank for optimiser steps `first_step` to `stop_step`, counted over all epochs."""
 
-    def __init__(self, order: EpochOrder, layout: BatchLayout, first_step: int, stop_step: int) -> None:
+    def __init__(self, order: TrainingOrder, layout: BatchLayout, first_step: int, stop_step: int) -> None:
         self.order = order
         self.layout = layout
         self.steps = range(first_step, stop_step)
@@ -37,15 +38,13 @@ class TrainingSampler(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         samples_per_step = self.layout.samples_per_step
         steps_per_epoch = self.order.steps_per_epoch(samples_per_step)
-        shuffled_epoch, rows = -1, self.order.rows
-        for step in self.steps:
-            epoch, step_of_epoch = divmod(step, steps_per_epoch)
-            if epoch != shuffled_epoch:
-                shuffled_epoch, rows = epoch, self.order.shuffled(epoch)
-            first = step_of_epoch * samples_per_step
-            for pass_number in range(self.layout.accumulation):
-                positions = [first + offset for offset in self.layout.offsets(pass_number)]
-                yield [SampleKey(int(rows[position % len(rows)]), epoch, position) for position in positions]
+        epochs = groupby(self.steps, lambda step: step // steps_per_epoch)
+        for epoch, steps in epochs:
+            read = self.order.reads(epoch, samples_per_step)
+            for step in steps:
+                first = step % steps_per_epoch * samples_per_step
+                for pass_number in range(self.layout.accumulation):
+                    yield [read(first + offset) for offset in self.layout.offsets(pass_number)]
 
 
 class EvaluationSampler(Sampler[list[int]]):
@@ -69,7 +68,7 @@ class EvaluationSampler(Sampler[list[int]]):
 
 def training_batches(
     dataset: SceneDataset,
-    order: EpochOrder,
+    order: TrainingOrder,
     layout: BatchLayout,
     *,
     first_step: int,

@@ -30,6 +30,7 @@ class Sample:
     labels: Tensor
     row: int
     token: str
+    walk: tuple[int, int] | None = None
     whole: Tensor | None = None
 
 
@@ -58,6 +59,8 @@ class Batch:
     rows: Tensor
     """int64 `[B]`: row of the sample in the index."""
     tokens: list[str]
+    walk: list[tuple[int, int]] = field(default_factory=list)
+    """Of training along scenes: B times the sample's slot in the optimiser step, and how many samples it has walked."""
     damaged: list[str] = field(default_factory=list)
     """Tokens of samples that could not be read, and for which others in this batch stand in."""
     whole: Tensor | None = None
@@ -97,6 +100,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         labels=[sample.labels for sample in samples],
         rows=torch.tensor([sample.row for sample in samples]),
         tokens=[sample.token for sample in samples],
+        walk=[sample.walk for sample in samples if sample.walk is not None],
         whole=_stack_images(whole) if whole else None,
     )
 

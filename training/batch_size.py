@@ -29,7 +29,7 @@ from configs.replaced_file import replace_text
 from configs.schema import Recipe
 from scenes.dataset import SceneDataset
 from scenes.index import open_index
-from scenes.order import SampleKey, training_order
+from scenes.order import training_order
 from scenes.sample import Sample, collate
 
 from .memory import is_out_of_memory
@@ -139,9 +139,11 @@ def find_batch_size(run_dir: Path, data_root: Path, index_dir: Path | None) -> N
     plan = Plan.model_validate_json((run_dir / run_directory.PLAN).read_bytes())
     index = open_index(data_root, recipe.data.version, index_dir)
     rows = index.rows_in(recipe.data.train_split)
-    order = training_order(index, rows, recipe.data, recipe.engine.seed).shuffled(0)
-    dataset = SceneDataset(index, rows, recipe.data, training=True, seed=recipe.engine.seed)
-    samples = [dataset[SampleKey(int(row), 0, position)] for position, row in enumerate(order[:SAMPLES])]
+    order = training_order(index, rows, recipe.data, recipe.engine.seed)
+    walks = recipe.data.streaming is not None
+    dataset = SceneDataset(index, rows, recipe.data, True, recipe.engine.seed, key_images_only=walks)
+    read = order.reads(0, plan.effective_batch)
+    samples = [dataset[read(position)] for position in range(min(SAMPLES, len(order)))]
     torch.set_num_threads(plan.threads)
     with join_world(plan.device_kind, plan.device_ids) as world:
         search = Search(Probe(recipe, plan, world, samples).fits_everywhere)

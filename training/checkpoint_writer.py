@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from .checkpoints import CheckpointFolder, RunManifest
 from .reporter import SilentReporter
 from .state import TrainingState
@@ -45,15 +47,18 @@ class CheckpointWriter:
         finally:
             self._pool.shutdown()
 
-    def write(self, manifest: RunManifest, state: TrainingState) -> None:
+    def write(self, manifest: RunManifest, state: TrainingState, carried: dict[str, Tensor] | None = None) -> None:
         """Begin to write a checkpoint of the step just done; wait for the one before, and for this one if not beside.
+
+        Args:
+            carried: what the detectors of all ranks remember, in main memory.
 
         Raises:
             BevnextError: this one or the one before cannot be written.
         """
         self.finish()
         begun = time.perf_counter()
-        snapshot = state.snapshot(copied=self.beside)
+        snapshot = state.snapshot(self.beside, carried)
         if self.beside:
             place = self._pool.submit(self.folder.write, manifest, snapshot.payloads())
         else:

@@ -22,6 +22,7 @@ from scenes.index import SceneIndex
 from scenes.sample import Batch
 
 from .board_pictures import pictures_of_network, pictures_of_results
+from .carried import carried_by_all
 from .checkpoint_writer import CheckpointWriter
 from .checkpoints import CheckpointFolder, RunManifest
 from .guards import Guards
@@ -122,8 +123,9 @@ def save(run: Run, finish: bool) -> None:
     """
     run.watchdog.expect("a checkpoint", run.watchdog.long)
     run.trainer.clock.begin("checkpoint")
+    carried = carried_by_all(run.trainer.state, run.plan, run.world)
     if run.world.is_main:
-        run.writer.write(_manifest(run), run.trainer.state)
+        run.writer.write(_manifest(run), run.trainer.state, carried)
         if finish:
             run.writer.finish()
     run.world.wait_for_main()

@@ -22,6 +22,7 @@ from scenes.index import open_index
 from scenes.loader import training_batches
 from scenes.order import BatchLayout, training_order
 
+from .carried import take_up_carried
 from .causes import explain
 from .checkpoint_writer import CheckpointWriter
 from .checkpoints import CheckpointFolder
@@ -104,11 +105,15 @@ def _train(options: StartOptions, run_dir: Path, recipe: Recipe) -> ExitCode:
         start = agree_on_start(run_dir, folder, resume, world)
         state = build_state(recipe, plan, world, start.place)
         weights_account = load_start_weights(state, recipe.model) if start.place is None else []
-        dataset = SceneDataset(index, rows, recipe.data, training=True, seed=recipe.engine.seed)
+        layout = BatchLayout(world.rank, world.size, plan.device_batch, plan.accumulation)
+        if start.place is not None:
+            take_up_carried(state, start.place, plan, layout)
+        walks = recipe.data.streaming is not None
+        dataset = SceneDataset(index, rows, recipe.data, True, recipe.engine.seed, key_images_only=walks)
         batches = training_batches(
             dataset,
             order,
-            BatchLayout(world.rank, world.size, plan.device_batch, plan.accumulation),
+            layout,
             first_step=state.step,
             stop_step=plan.total_steps,
             workers=plan.workers,

@@ -20,6 +20,8 @@ from evaluation.checkpoint_files import EMA_WEIGHTS, WEIGHTS
 from .moving_average import MovingAverage
 
 OPTIMIZER: Final = "optimizer.pt"
+CARRIED: Final = "carried.safetensors"
+"""What a detector that is trained along scenes remembers within an epoch, of all ranks."""
 
 
 @dataclass(slots=True)
@@ -41,17 +43,19 @@ class TrainingState:
         """The detector to evaluate: the average where there is one."""
         return self.average.detector if self.average else self.detector
 
-    def snapshot(self, copied: bool) -> Snapshot:
+    def snapshot(self, copied: bool, carried: dict[str, Tensor] | None = None) -> Snapshot:
         """What a checkpoint holds, in main memory.
 
         Args:
             copied: later steps do not change it.
+            carried: what the detectors of all ranks remember, in main memory already.
         """
         others = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "faults": self.faults}
         return Snapshot(
             weights=_on_host(self.detector.state_dict(), copied),
             average=_on_host(self.average.detector.state_dict(), copied) if self.average else None,
             others=_on_host(others, copied),
+            carried=carried,
         )
 
     def restore(self, directory: Path, step: int) -> None:
@@ -73,12 +77,15 @@ class Snapshot:
     weights: dict[str, Tensor]
     average: dict[str, Tensor] | None
     others: dict[str, Any]
+    carried: dict[str, Tensor] | None
 
     def payloads(self) -> Iterator[tuple[str, bytes]]:
         """The files of a checkpoint, made one after the other so that only one is in memory."""
         yield WEIGHTS, save(_contiguous(self.weights))
         if self.average is not None:
             yield EMA_WEIGHTS, save(_contiguous(self.average))
+        if self.carried is not None:
+            yield CARRIED, save(self.carried)
         buffer = io.BytesIO()
         torch.save(self.others, buffer)
         yield OPTIMIZER, buffer.getvalue()

@@ -121,6 +121,8 @@ class Trainer:
             state.scaler.step(state.optimizer)
         elif self._statistics:
             torch._foreach_copy_(self._statistics, self._statistics_before)
+        if fault is not None and state.detector.memory is not None:
+            state.detector.memory.forget()
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -56,6 +57,25 @@ class World:
         """The tokens in `batches` of every rank, in rank order."""
         own = "\n".join(token for tokens in batches for token in tokens)
         return tuple(token for text in self.all_texts(own) for token in text.split("\n") if token)
+
+    def tensors_on_main(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of all ranks, each under a name of its own, in rank 0's main memory; nothing elsewhere.
+
+        They travel one after the other, so that the device of rank 0 holds one at a time.
+        """
+        described = [
+            (name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in own.items()
+        ]
+        found = {name: tensor.cpu() for name, tensor in own.items()} if self.is_main else {}
+        for rank, text in enumerate(self.all_texts(json.dumps(described))):
+            for name, kind, shape in json.loads(text) if rank else ():
+                if self.rank == rank:
+                    dist.send(own[name].to(self.device).contiguous(), dst=0)
+                elif self.is_main:
+                    received = torch.empty(shape, dtype=getattr(torch, kind), device=self.device)
+                    dist.recv(received, src=rank)
+                    found[name] = received.cpu()
+        return found
 
     def all_texts(self, text: str) -> list[str]:
         """Every rank's text, in rank order; sent as bytes, nothing is unpickled."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from configs.errors import UsageError
 from configs.schema import BEVNeXtConfig, DataConfig
 from detectors.bevnext.bev_encoder import BevBackbone, BevNeck
+from detectors.bevnext.carrying import SlotMemory, into_rasters_of_key_frames, maps_of
 from detectors.bevnext.decode import decode_maps
 from detectors.bevnext.frames import EarlierFrames
 from detectors.bevnext.grid import BevGrid, DepthBins
@@ -24,14 +25,14 @@ from detectors.bevnext.image_neck import ImageNeck
 from detectors.bevnext.losses import box_losses, depth_foreground, depth_loss, heatmap_loss
 from detectors.bevnext.perspective import BACKGROUND, classes_in_perspective, perspective_loss
 from detectors.bevnext.refinement import PerspectiveRefinement
-from detectors.bevnext.streaming import FeatureStream
+from detectors.bevnext.streaming import FeatureStream, MapStream
 from detectors.bevnext.targets import assign, count_positives, draw_heatmaps
 from detectors.bevnext.tasks import TASKS
 from detectors.bevnext.temporal import NARROWING, FusingBevBackbone, TemporalFusion
-from detectors.bevnext.view_transform import ViewTransformer
+from detectors.bevnext.view_transform import LiftedViews, ViewTransformer
 from detectors.geometry import CameraGeometry, frame_by_frame
 from detectors.image_hook import CameraViews
-from detectors.interface import CameraBatch, Detections, Detector
+from detectors.interface import CameraBatch, Detections, Detector, Stream
 from detectors.layers.batch_statistics import frames_apart
 from detectors.layers.precision import at_least_float32
 from detectors.layers.resnet import FINEST_STRIDE, ResNet
@@ -81,19 +82,29 @@ class BEVNeXt(Detector):
         # Published quirk: channels are swapped to BGR, mean and deviation are not.
         self.channel_order = (2, 1, 0) if model.bgr_input else (0, 1, 2)
         self.image_branch_only = model.perspective is not None and model.perspective.only
+        carries = data.streaming is not None and not self.image_branch_only
+        self.memory: SlotMemory | None = SlotMemory(data.frames) if carries else None
         if self.image_branch_only:
             _freeze_all_but(self, ("img_backbone", "img_neck", "img_view_transformer"))
 
     def forward(self, batch: CameraBatch) -> BEVNeXtOutputs:
-        """Normalise images on the device, make features of all frames, `detect`."""
+        """Normalise images on the device, make features of all frames, `detect`.
+
+        Samples on a walk along a scene hold the key frame's images alone; maps of the frames before it are remembered.
+        """
         canvas = batch.images[:, 0].flatten(0, 1)
         features = self.image_features(self.normalise(canvas), self.views(batch, slice(0, 1)))
+        geometry = CameraGeometry.of_key_frame(batch)
+        if self.memory is not None and batch.walk:
+            lifted, bev = self.key_frame_bev(features, canvas, geometry)
+            frames = self.memory.frames_of(batch.walk, maps_of(bev, batch))
+            return self.find(lifted, torch.cat([bev, into_rasters_of_key_frames(frames, self.grid)], 1), geometry)
         earlier = None
         if self.frames > 1 and not self.image_branch_only:
             images = self.normalise(frame_by_frame(batch.images[:, 1:]).flatten(0, 1))
             features_then = self.earlier_features(images, self.views(batch, slice(1, None)))
             earlier = EarlierFrames(features_then, CameraGeometry.of_earlier_frames(batch))
-        return self.detect(features, canvas, CameraGeometry.of_key_frame(batch), earlier)
+        return self.detect(features, canvas, geometry, earlier)
 
     @property
     def image_channels(self) -> dict[int, int]:
@@ -139,10 +150,19 @@ class BEVNeXt(Detector):
             depth, context = self.img_view_transformer.in_perspective(features, canvas, geometry)
             return BEVNeXtOutputs(depth, [], [], context)
         # The key frame is first: running statistics follow the order, and autocast remembers weights with gradient.
-        lifted = self.img_view_transformer(features, canvas, geometry)
-        (bev,) = self.pre_process_net(lifted.bev)
+        lifted, bev = self.key_frame_bev(features, canvas, geometry)
         if earlier is not None:
             bev = torch.cat([bev, self._earlier_bev(earlier, canvas)], 1)
+        return self.find(lifted, bev, geometry)
+
+    def key_frame_bev(self, features: Tensor, canvas: Tensor, geometry: CameraGeometry) -> tuple[LiftedViews, Tensor]:
+        """The key frame lifted, and its BEV map `[B, C, Y, X]`; arguments as of `detect`."""
+        lifted = self.img_view_transformer(features, canvas, geometry)
+        (bev,) = self.pre_process_net(lifted.bev)
+        return lifted, bev
+
+    def find(self, lifted: LiftedViews, bev: Tensor, geometry: CameraGeometry) -> BEVNeXtOutputs:
+        """Raw outputs of the key frame, from the BEV maps of all frames `[B, T*C, Y, X]`, the key frame's first."""
         finest, _, coarsest = self.img_bev_encoder_backbone(bev)
         bev = self.img_bev_encoder_neck(finest, coarsest)
         heatmaps = self.proposal_head(bev)
@@ -209,8 +229,10 @@ class BEVNeXt(Detector):
             terms |= {f"task{t}.loss_{name}": head.regression_weight * term for name, term in boxes.items()}
         return terms
 
-    def stream(self) -> FeatureStream | None:
-        return FeatureStream(self) if self.frames > 1 and not self.image_branch_only else None
+    def stream(self) -> Stream | None:
+        if self.frames == 1 or self.image_branch_only:
+            return None
+        return MapStream(self) if self.memory is not None else FeatureStream(self)
 
     def decode(self, outputs: BEVNeXtOutputs) -> list[Detections]:
         if self.image_branch_only:

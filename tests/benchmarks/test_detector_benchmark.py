@@ -34,6 +34,8 @@ def test_every_part_is_measured(tmp_path: Path) -> None:
     assert result["forward"]["plain"]["largest_difference"] < 1e-4
     assert result["streaming"]["largest_difference"] < 1e-4
     assert result["training"]["plain"]["ratio"] > 0
+    assert result["carrying"]["samples_per_second"] > 0
+    assert result["carrying"]["window_seconds"] == result["training"]["seconds"]
 
 
 def test_the_twin_trains_like_the_network_it_is_the_baseline_of() -> None:

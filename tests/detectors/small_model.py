@@ -80,6 +80,8 @@ def random_batch(samples: int, seed: int = 0, objects: int = 12, data: DataConfi
         ego_from_cam=affine(rotation.expand(data.frames, 6, 3, 3), translation).expand(per_camera),
         canvas_from_img=torch.eye(4).expand(per_camera),
         bev_from_ego=torch.eye(4).expand(samples, 4, 4),
+        global_from_ego=torch.eye(4, dtype=torch.float64).expand(samples, 4, 4),
+        walk=[],
         depth=depth.clamp(min=0),
         boxes=boxes,
         labels=[torch.randint(0, 10, (objects,), generator=generator) for _ in range(samples)],

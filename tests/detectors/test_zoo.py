@@ -70,6 +70,29 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path, small_state
     torch.testing.assert_close(dict(detector.state_dict()), before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "told"),
+    [
+        (
+            published_state(2),
+            ["img_bev_encoder_backbone.fusion_layer.bn1.bias", "img_bev_encoder_backbone.layers.0.0."],
+        ),
+        (
+            {"pts_middle_encoder.conv_input.0.weight": (3, 3, 3, 5, 16)},
+            ["missing: depth_emb.0.bias", "1 unexpected: pts_middle_encoder"],
+        ),
+    ],
+    ids=["another stage", "another family"],
+)
+def test_weights_of_another_network_are_refused(tmp_path, detector, shapes, told):
+    path = tmp_path / "other.pth"
+    torch.save({"state_dict": {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}}, path)
+    with pytest.raises(UsageError, match="does not fit the detector") as caught:
+        load_published(detector, path)
+    assert all(words in str(caught.value) for words in told)
+    assert "the recipe that these weights belong to" in str(caught.value)
+
+
 class Malice:
     def __reduce__(self):
         return (print, ("executed",))

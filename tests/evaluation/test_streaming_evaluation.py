@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from configs.recipes import load_recipe, with_version
+from configs.schema import StreamingConfig
 from detectors import build_detector
 from detectors.interface import Detector
 from evaluation.predict import predict
@@ -47,6 +48,26 @@ def test_results_are_those_of_every_sample_alone(
         np.testing.assert_allclose(along[token].scores, expected.scores, atol=1e-5)
         if batch_size == 1:  # in another batch the last bit differs, and boxes of random weights are a matter of it
             np.testing.assert_allclose(along[token].centres, expected.centres, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_carried_maps_do_not_depend_on_where_a_run_begins(
+    small_index: SceneIndex, detector: Detector, batch_size: int
+) -> None:
+    """A network that was trained on carried maps gets them, and is led in where the samples begin within a scene."""
+    data = RECIPE.data.model_copy(update={"streaming": StreamingConfig()})
+    carrying = build_detector(RECIPE.model, data)
+    carrying.load_state_dict(detector.state_dict())
+    whole, late = (
+        predict(carrying, small_index, rows, data, device=CPU, batch_size=batch_size) for rows in (range(4, 10), [8, 9])
+    )
+    window = predict(detector, small_index, [8, 9], RECIPE.data, device=CPU)
+    assert whole is not None and late is not None and window is not None
+    for token, found in late.items():
+        if batch_size == 1:  # the same operations
+            np.testing.assert_array_equal(found.scores, whole[token].scores)
+        np.testing.assert_allclose(found.scores, whole[token].scores, atol=1e-5)
+        assert not np.array_equal(found.scores, window[token].scores)
 
 
 def stretches(

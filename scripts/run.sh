@@ -194,8 +194,12 @@ case $mode in
     shell) cd "$root" && run "${SHELL:-bash}" "${arguments[@]}" ;;
     dev)
         port_and_rest 8888
+        # Jupyter lets root in only when told so: in a container of a cluster there is nobody else.
+        [ "$(id -u)" != 0 ] || rest+=(--allow-root)
         # A token on the command line wins over a configuration that has emptied it.
         token=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
+        # Jupyter hides a token that it is given: the address with it is shown here.
+        [ -n "$dry_run" ] || printf 'JupyterLab: http://127.0.0.1:%s/lab?token=%s\n' "$port" "$token"
         run jupyter lab --no-browser --ip=127.0.0.1 --port="$port" --ServerApp.root_dir="$root/notebooks" \
             --IdentityProvider.token="$token" "${rest[@]}" ;;
     tensorboard)

@@ -45,7 +45,10 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{uuid.uuid4().hex}.unfinished")
     try:
+        unfinished.touch()
+        usual = unfinished.stat().st_mode
         yield unfinished
+        unfinished.chmod(usual)  # some libraries make files that only their owner can read
         _sync(unfinished)
         unfinished.replace(path)
     finally:

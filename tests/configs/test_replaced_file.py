@@ -80,3 +80,11 @@ def test_two_writers_at_once_and_a_reader(tmp_path: Path) -> None:
         assert seen in ("a" * 100_000, "b" * 100_000)
     assert [writer.returncode for writer in writers] == [0, 0]
     assert names(tmp_path) == ["file"]
+
+
+def test_a_file_of_a_secretive_library_gets_the_usual_rights(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with replacing(tmp_path / "file") as unfinished:
+        unfinished.unlink()
+        os.close(os.open(unfinished, os.O_CREAT | os.O_WRONLY, 0o600))
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -207,6 +207,9 @@ def _choose_precision(recipe: Recipe, devices: DeviceFacts, options: PlanOptions
     if options.precision == "mixed":
         origins["precision"] = f"option --mixed-precision, {'' if devices.bf16 else 'no '}bf16 on {devices.names[0]}"
         return "bf16" if devices.bf16 else "fp16"
+    if options.precision == "unmixed":
+        origins["precision"] = "option --no-mixed-precision"
+        return "fp32"
     origins["precision"] = "recipe" if options.precision is None else "option --precision"
     precision = options.precision or recipe.engine.precision
     if precision == "bf16" and not devices.bf16:

@@ -59,8 +59,8 @@ class PlanOptions(_Frozen):
     gradient_accumulation: PositiveInt | None = None
     lr_scaling: LrRule | None = None
     epochs: PositiveInt | None = None
-    precision: Literal["fp32", "bf16", "fp16", "mixed"] | None = None
-    """`mixed` is bf16 where the device has it, else fp16."""
+    precision: Literal["fp32", "bf16", "fp16", "mixed", "unmixed"] | None = None
+    """`mixed` is bf16 where the device has it, else fp16; `unmixed` is fp32."""
     workers: NonNegativeInt | None = None
     threads: PositiveInt | None = None
     grace_seconds: PositiveInt | None = None

@@ -248,7 +248,7 @@ def _plan_options(request: TrainRequest) -> PlanOptions:
     if request.precision is not None and request.mixed_precision is not None:
         flag = "--mixed-precision" if request.mixed_precision else "--no-mixed-precision"
         raise UsageError(f"--precision {request.precision} and {flag} are both given", fix="leave one out")
-    mixed = {None: request.precision, True: "mixed", False: "fp32"}[request.mixed_precision]
+    mixed = {None: request.precision, True: "mixed", False: "unmixed"}[request.mixed_precision]
     fewest, most = request.nnodes or (None, None)
     return PlanOptions.model_validate(
         {

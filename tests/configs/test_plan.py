@@ -250,6 +250,8 @@ def test_cpu_gets_two_processes_and_shares_its_cores() -> None:
 def test_mixed_precision_is_bf16_where_there_is_bf16() -> None:
     assert plan(gpus(1), precision="mixed").precision == "bf16"
     assert plan(gpus(1, bf16=False), precision="mixed").precision == "fp16"
+    without = plan(gpus(1), precision="unmixed")
+    assert (without.precision, without.origins["precision"]) == ("fp32", "option --no-mixed-precision")
 
 
 def test_workers_shrink_to_what_shared_memory_holds() -> None:

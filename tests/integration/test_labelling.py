@@ -32,7 +32,6 @@ from integration.sam2_package import NANO
 from integration.sam2_weights import load_segmenter, save_segmenter
 from launcher.main import run
 from scenes.index import SceneIndex, build_index, open_index
-from scenes.synthetic import make_synthetic
 
 pytest.importorskip("sam2", reason="the sam2 package is not installed (scripts/set_up.sh installs it)")
 
@@ -42,19 +41,8 @@ EVERYTHING = ["--min-quality", "0", "--min-iou", "0", "--min-agreement", "0.2", 
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
-    made = make_synthetic(
-        tmp_path_factory.mktemp("labelling") / "synthetic",
-        scenes=3,
-        samples_per_scene=2,
-        image_size=(180, 320),
-        reach=20.0,
-        lidar_sweeps=False,
-        workers=1,
-        progress=False,
-    )
-    build_index(made.root, made.version, progress=False)
-    return open_index(made.root, made.version)
+def index(make_set: Callable[[int, int, tuple[int, int]], SceneIndex]) -> SceneIndex:
+    return make_set(3, 2, (180, 320))
 
 
 @pytest.fixture(scope="module")

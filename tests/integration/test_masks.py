@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +18,14 @@ from integration.outline_prior import outline_log_odds
 from integration.sam2_package import NANO
 from integration.sam2_weights import load_segmenter
 from launcher.main import run
-from scenes.index import SceneIndex, build_index, open_index
-from scenes.synthetic import make_synthetic
+from scenes.index import SceneIndex
 
 SIZE = (96, 160)
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> SceneIndex:
-    made = make_synthetic(
-        tmp_path_factory.mktemp("masks") / "synthetic",
-        scenes=2,
-        samples_per_scene=1,
-        image_size=(180, 320),
-        reach=20.0,
-        lidar_sweeps=False,
-        workers=1,
-        progress=False,
-    )
-    build_index(made.root, made.version, progress=False)
-    return open_index(made.root, made.version)
+def index(make_set: Callable[[int, int, tuple[int, int]], SceneIndex]) -> SceneIndex:
+    return make_set(2, 1, (180, 320))
 
 
 def test_exact_masks_lie_in_the_outlines_of_their_boxes(index: SceneIndex) -> None:

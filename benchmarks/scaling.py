@@ -2,7 +2,8 @@
 
 Every rank computes with one thread, on a core of its own, and has the same batch whatever the number of ranks; the
 batches lie in memory, so nothing is read. The numbers of ranks take turns, so that a machine that slows down slows
-all of them.
+all of them. As many trainings that know nothing of each other, on the same cores, show what the machine itself loses
+when all its cores work (memory, caches, clocks): no number of ranks can scale better.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -66,20 +68,23 @@ def scaling(
     Keep the machine quiet meanwhile. The result says how busy it was.
     """
     say_if_synthetic(version)
-    cores = len(os.sched_getaffinity(0))
-    counts = range(1, (ranks or cores) + 1)
-    if counts[-1] > cores:
-        click.echo(f"note: {counts[-1]} ranks share {cores} core(s); the efficiency says nothing", err=True)
+    cores = sorted(os.sched_getaffinity(0))
+    counts = range(1, (ranks or len(cores)) + 1)
+    if counts[-1] > len(cores):
+        click.echo(f"note: {counts[-1]} ranks share {len(cores)} core(s); the efficiency says nothing", err=True)
     index = [] if index_dir is None else ["--index-dir", str(index_dir.absolute())]
     place = ["--data-root", str(data_root.absolute()), "--version", version, *index]
     size = ["--config", config, "--batch-size", str(batch_size), "--steps", str(steps), "--blocks", str(blocks)]
     measured: dict[int, list[Measurement]] = {count: [] for count in counts}
+    apart: list[Measurement] = []
     psutil.cpu_percent()
     busy_before = psutil.cpu_percent(interval=1.0)
     for number in range(passes):
         for count in counts:
             click.echo(f"pass {number + 1} of {passes}: {count} rank(s) ...", err=True)
             measured[count].append(measure(count, [*place, *size]))
+        click.echo(f"pass {number + 1} of {passes}: {counts[-1]} training(s) apart from each other ...", err=True)
+        apart += measure_apart(counts[-1], cores, [*place, *size])
     result = measured_on("torch") | {
         "benchmark": "scaling",
         "baseline": "one rank with the same batch; for the overhead a bare DistributedDataParallel loop in turn",
@@ -88,6 +93,7 @@ def scaling(
         "batch_of_a_rank": batch_size,
         "other_load_percent": busy_before,
         "ranks": summary(measured),
+        "apart": {"trainings": counts[-1], "speedup": speedup_apart(apart, counts[-1], measured[1])},
         "targets": {"speedup_on_2_ranks": TARGET_SPEEDUP, "overhead": TARGET_OVERHEAD},
     }
     _show(result)
@@ -97,15 +103,19 @@ def scaling(
         click.echo(f"written to {out}")
 
 
-def measure(ranks: int, arguments: list[str]) -> Measurement:
+def measure(ranks: int, arguments: list[str], core: int | None = None) -> Measurement:
     """Seconds of every block on `ranks` ranks: `{"samples": per block, "ours": [...], "bare": [...]}`.
+
+    Args:
+        core: the only one to use.
 
     Raises:
         BevnextError: a process failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
+        start = [*pinned, sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         done = subprocess.run(
             [*start, "-m", WORKER, *arguments, "--result", str(result)],
             cwd=ROOT,
@@ -120,12 +130,27 @@ def measure(ranks: int, arguments: list[str]) -> Measurement:
         return content
 
 
+def measure_apart(count: int, cores: list[int], arguments: list[str]) -> list[Measurement]:
+    """`count` trainings on one rank each, at the same time, each on a core of its own."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda number: measure(1, arguments, cores[number % len(cores)]), range(count)))
+
+
+def speedup_apart(apart: list[Measurement], count: int, alone: list[Measurement]) -> float:
+    """What `count` trainings apart from each other do in the time of one that is alone on the machine."""
+    return round(count * _seconds(alone) / _seconds(apart), 3)
+
+
+def _seconds(passes: list[Measurement]) -> float:
+    return float(median(seconds for one in passes for seconds in one["ours"]))
+
+
 def summary(measured: dict[int, list[Measurement]]) -> list[Measurement]:
     """For each number of ranks: medians over all blocks, against one rank and against the bare loop."""
     rates = {}
     for count, passes in measured.items():
         samples = passes[0]["samples"]
-        ours = samples / median(seconds for one in passes for seconds in one["ours"])
+        ours = samples / _seconds(passes)
         bare = samples / median(seconds for one in passes for seconds in one["bare"])
         pairs = [ours / bare for one in passes for ours, bare in zip(one["ours"], one["bare"], strict=True)]
         rates[count] = ours, bare, median(pairs) - 1
@@ -158,4 +183,8 @@ def _show(result: Measurement) -> None:
         )
     console = Console()
     console.print(table)
+    apart = result["apart"]
+    console.print(
+        f"{apart['trainings']} trainings apart from each other: {apart['speedup']:.2f}, the most the machine gives"
+    )
     console.print(f"other load when it began: {result['other_load_percent']:.0f} % of the machine")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.scaling import scaling, summary
+from benchmarks.scaling import scaling, speedup_apart, summary
 
 
 def test_medians_over_all_blocks_against_one_rank_and_the_bare_loop() -> None:
@@ -27,6 +27,11 @@ def test_medians_over_all_blocks_against_one_rank_and_the_bare_loop() -> None:
     assert two["overhead"] == 0.05
 
 
+def test_trainings_apart_against_one_that_is_alone() -> None:
+    alone = [{"ours": [2.0, 2.0, 9.0]}, {"ours": [2.0]}]
+    assert speedup_apart([{"ours": [2.0, 2.5]}, {"ours": [2.5, 9.0]}], 2, alone) == 1.6
+
+
 @pytest.mark.slow
 def test_real_ranks(tmp_path: Path) -> None:
     from scenes.index import build_index
@@ -42,4 +47,6 @@ def test_real_ranks(tmp_path: Path) -> None:
     result = json.loads(out.read_text())
     assert [line["ranks"] for line in result["ranks"]] == [1, 2]
     assert all(line["samples_per_second"] > 0 for line in result["ranks"])
+    assert result["apart"]["trainings"] == 2
+    assert result["apart"]["speedup"] > 0
     assert "speed-up" in done.output

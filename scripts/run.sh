@@ -22,7 +22,7 @@ usage: scripts/run.sh [OPTIONS] MODE [ARGUMENTS]
   inference         infer
   test-model        the tests of the networks, and one epoch of the smallest recipe
   dev               JupyterLab with the notebooks, on 127.0.0.1, with a token that it shows [--port 8888]
-  tensorboard       curves and pictures of all runs, on 127.0.0.1 [--port 6006] [--output-dir outputs]
+  tensorboard       curves, pictures and profiles of all runs, on 127.0.0.1 [--port 6006] [--output-dir outputs]
   monitor           what the GPUs and the runs are doing
   shell             a shell inside the environment
   build-container, build-fast, build-full

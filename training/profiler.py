@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
+from torch.profiler import ProfilerActivity, profile, schedule
 
 Item = TypeVar("Item")
 
@@ -52,6 +53,15 @@ def _recorder(warmup: int, active: int, folder: Path, rank: int) -> profile:
     return profile(
         activities=activities,
         schedule=schedule(wait=0, warmup=warmup, active=active, repeat=1),
-        on_trace_ready=tensorboard_trace_handler(str(folder), worker_name=f"rank{rank}"),
+        on_trace_ready=lambda recorded: _keep(recorded, folder, rank),
         record_shapes=True,
     )
+
+
+def _keep(recorded: profile, folder: Path, rank: int) -> None:
+    """Write the trace, whole at once: TensorBoard reads a file when it finds its name, and never again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"rank{rank}.{time.time_ns()}.pt.trace.json"
+    unfinished = path.with_suffix(".unfinished")
+    recorded.export_chrome_trace(str(unfinished))
+    unfinished.replace(path)

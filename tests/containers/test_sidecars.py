@@ -65,6 +65,17 @@ def test_tensorboard_shows_curves_and_pictures_of_the_run(trained: Project, pict
     screenshot(f"{address}/?darkMode=false#images", pictures / "tensorboard_pictures.png")
 
 
+def test_tensorboard_shows_the_profile_of_the_run(trained: Project) -> None:
+    port = str(free_port())
+    trained.compose("up", "--no-build", "--detach", "tensorboard", BEVNEXT_SAM2_TENSORBOARD_PORT=port)
+    plugin = f"http://127.0.0.1:{port}/data/plugin/pytorch_profiler"
+    wait_until("healthy", lambda: trained.health("tensorboard") == "healthy")
+    wait_until("profile read", lambda: not json.loads(get(f"{plugin}/runs"))["loading"])
+    assert json.loads(get(f"{plugin}/runs"))["runs"] == ["smoke/tensorboard/profile"]
+    query = urlencode({"run": "smoke/tensorboard/profile", "view": "Trace"})
+    assert json.loads(get(f"{plugin}/workers?{query}")) == ["rank0", "rank1"]
+
+
 def test_profile_lies_where_tensorboard_and_perfetto_find_it(trained: Project) -> None:
     traces = sorted((trained.outputs / "smoke/tensorboard/profile").glob("rank*.pt.trace.json"))
     assert [trace.name.split(".")[0] for trace in traces] == ["rank0", "rank1"]

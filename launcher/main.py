@@ -6,7 +6,6 @@ A command lives in the package it belongs to and is imported when it is called, 
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import click
 
 from configs.errors import BevnextError, ExitCode
 from configs.lazy_group import LazyGroup
+from configs.outlived_reader import lead_nowhere
 
 COMMANDS: Final = {
     "quickstart": ("launcher.quickstart_command:quickstart", "The whole job on synthetic data, from nothing."),
@@ -87,7 +87,7 @@ def explain(error: Exception) -> int:
         return int(error.exit_code)
     if isinstance(error, BrokenPipeError):
         # the reader (`| head`) has gone; without this the interpreter complains again when it flushes at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lead_nowhere(sys.stdout)
     elif isinstance(error, OSError) and error.errno in FIX_OF:
         place = f"{error.filename}: " if error.filename else ""
         show_error(f"{place}{error.strerror}\n  fix: {FIX_OF[error.errno]}")

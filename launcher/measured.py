@@ -66,7 +66,7 @@ def _comparable_plan(run_dir: Path, recipe: Recipe, devices: DeviceFacts) -> Pla
 def _figures(run_dir: Path, plan: Plan) -> Measured | None:
     """Rates of the latest start, and the longest of the latest checkpoints."""
     begun = (run_dir / run_directory.PLAN).stat().st_mtime - 1.0
-    events = [event for event in _latest_events(run_dir / run_directory.METRICS) if event["time"] >= begun]
+    events = [event for event in latest_events(run_dir / run_directory.METRICS) if event["time"] >= begun]
     rates = [event["samples_per_second"] / plan.devices for event in events if event["event"] == "train"][FIRST_LINES:]
     saves = [event["seconds"] for event in events if event["event"] == "checkpoint"]
     if not rates and not saves:
@@ -79,7 +79,8 @@ def _figures(run_dir: Path, plan: Plan) -> Measured | None:
     )
 
 
-def _latest_events(path: Path) -> list[dict[str, Any]]:
+def latest_events(path: Path) -> list[dict[str, Any]]:
+    """The newest lines of a `metrics.jsonl`; none where it is not there."""
     if not path.is_file():
         return []
     with path.open("rb") as file:

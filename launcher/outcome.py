@@ -11,6 +11,7 @@ from typing import Final
 
 from configs import run_directory
 from configs.errors import ExitCode
+from launcher.measured import latest_events
 from launcher.supervision import Ended
 
 TORCHRUN_LOG: Final = "torchrun.log"
@@ -128,9 +129,7 @@ def _stacks_written(run_dir: Path, since: float) -> bool:
 
 def _has_trained(run_dir: Path, since: float) -> bool:
     """A step has been logged after that time, in seconds since the epoch."""
-    path = run_dir / run_directory.METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return bool(lines) and json.loads(lines[-1])["time"] >= since
+    return any(event["time"] >= since for event in latest_events(run_dir / run_directory.METRICS))
 
 
 def _unexplained(run_dir: Path, log_dir: Path, ended: Ended, failure: _Failure | None) -> Verdict:

@@ -263,7 +263,7 @@ def _run(arguments: list[str]) -> int:
         grace_seconds=GRACE_SECONDS,
         say=lambda text: click.echo(f"[quickstart] {text}", err=True),
     )
-    return ended.exit_code
+    return ended.exit_code or (int(ExitCode.PREEMPTED) if ended.asked_to_stop else 0)
 
 
 def _devices(recipe: str) -> list[str]:

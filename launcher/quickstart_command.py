@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from configs.outlived_reader import readers_outlived
+
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -35,4 +37,5 @@ def quickstart(output_dir: Path, data_root: Path, seed: int, fresh: bool, masks:
     from launcher.dataset import absolute
     from launcher.quickstart import run_quickstart
 
-    return run_quickstart(absolute(output_dir), absolute(data_root), seed=seed, fresh=fresh, masks=masks)
+    with readers_outlived():
+        return run_quickstart(absolute(output_dir), absolute(data_root), seed=seed, fresh=fresh, masks=masks)

@@ -182,8 +182,10 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 @contextmanager
 def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """The signals of `PASSED_ON` go to `handler` meanwhile."""
-    before = {number: signal.signal(number, handler) for number in PASSED_ON}
+    """The signals of `PASSED_ON` go to `handler` meanwhile; behind `nohup` a lost terminal is no wish to stop."""
+    survives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    handled = [number for number in PASSED_ON if not (survives and number is signal.SIGHUP)]
+    before = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:

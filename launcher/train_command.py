@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from configs.outlived_reader import readers_outlived
 from launcher.options import TrainRequest, train_options
 
 
@@ -22,14 +23,18 @@ def train(request: TrainRequest) -> int:
     bevnext-sam2 train --run my-run --resume auto
     bevnext-sam2 train --docker --num-gpus 2
 
-    Exit codes: 0 done, 1 crashed, 2 bad option or recipe, 3 bad data, 75 stopped and saved.
+    Exit codes: 0 done, 1 crashed, 2 bad option or recipe, 3 bad data, 75 stopped and saved, 76 no progress, 77 hung.
     """
-    from launcher.preview import preview
-    from launcher.training_run import train_run
-
     if request.dry_run:
+        from launcher.preview import preview
+
         preview(request)
         return 0
+    with readers_outlived():
+        return _train(request)
+
+
+def _train(request: TrainRequest) -> int:
     if request.backend == "docker":
         from launcher.backends.docker_run import train_in_container
 
@@ -38,4 +43,6 @@ def train(request: TrainRequest) -> int:
         from launcher.backends.submission import submit_job
 
         return submit_job(request)
+    from launcher.training_run import train_run
+
     return train_run(request)

@@ -42,6 +42,8 @@ def train_run(request: TrainRequest) -> int:
         verdict = _try_batches(run, as_json=request.as_json)
         if verdict.code is not ExitCode.DONE:
             return report(verdict, run)
+        if verdict.stopped:
+            return _stopped_before()
         run = with_found_batch(run)
     show_plan(run, as_json=request.as_json)
     write_run(choices.run_dir, choices.recipe, run.plan, run.launch())
@@ -107,7 +109,7 @@ def _try_batches(run: PlannedRun, *, as_json: bool) -> Verdict:
 
 
 def _prepare(step: Preparation, *, stdout_is_taken: bool) -> int:
-    """Run a command of ours; returns its exit code."""
+    """Run a command of ours; returns its exit code, or that of a stop, which it need not have noticed."""
     say(f"{step.reason}: running `{shown(step.arguments)}`")
     ended = supervise(
         own_command(step.arguments),
@@ -117,6 +119,13 @@ def _prepare(step: Preparation, *, stdout_is_taken: bool) -> int:
         say=say,
         stdout=sys.stderr if stdout_is_taken else None,
     )
+    if ended.asked_to_stop:
+        return _stopped_before()
     if ended.returncode:
         say(f"`{shown(step.arguments)}` failed")
     return ended.exit_code
+
+
+def _stopped_before() -> int:
+    say("stopped before the training began; nothing is lost, and the same command begins again")
+    return int(ExitCode.PREEMPTED)

@@ -175,8 +175,6 @@ def command(run_dir: Path, data_root: Path, index_dir: Path | None) -> None:
     rank, _, _ = rank_of_environment()
     try:
         find_batch_size(run_dir, data_root, index_dir)
-        if rank == 0:
-            record_outcome(run_dir, ExitCode.DONE, rank)
     except BevnextError as error:
         if record_outcome(run_dir, error.exit_code, rank, error.message, error.fix):
             print(f"error: {error}", file=sys.stderr)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from configs import run_directory
+from configs.outlived_reader import outlive_reader
 from configs.plan import Plan
 from configs.schema import Recipe
 
@@ -117,7 +118,7 @@ class Reporter(SilentReporter):
         self.plan = plan
         self.log_every = log_every
         self._first_step = first_step
-        self.console = console or Console(file=sys.stdout, soft_wrap=True, highlight=False)
+        self.console = console or Console(file=outlive_reader(sys.stdout), soft_wrap=True, highlight=False)
         self._log = (run_dir / run_directory.LOG).open("a", encoding="utf-8", buffering=1)
         self._metrics = MetricsLog(run_dir, first_step)
         self._devices = devices

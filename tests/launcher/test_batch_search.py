@@ -14,6 +14,7 @@ from configs.errors import ExitCode, UsageError
 from launcher import batch_search, training_run
 from launcher.batch_search import search_of, with_found_batch
 from launcher.options import TrainRequest
+from launcher.outcome import Verdict
 from launcher.planning import PlannedRun, decide, plan_run
 from monitoring.devices import Gpu, GpuSurvey
 
@@ -69,6 +70,12 @@ def test_a_search_that_fails_starts_no_training(root: Path, monkeypatch: pytest.
     request = TrainRequest(data_root=root, batch_size="auto", effective_batch=16)
     assert training_run.train_run(request) == ExitCode.CRASHED
     assert not list(planned(root).choices.run_dir.glob("trained_*"))
+
+
+def test_a_stop_at_the_very_end_of_the_search_starts_no_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Verdict(ExitCode.DONE, stopped=True)
+    monkeypatch.setattr(training_run, "start", lambda *arguments, **others: found)
+    assert training_run.train_run(TrainRequest(data_root=root, batch_size="auto")) == ExitCode.PREEMPTED
 
 
 def test_an_earlier_answer_is_not_taken_for_a_new_one(root: Path) -> None:

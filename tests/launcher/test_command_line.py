@@ -18,7 +18,7 @@ from configs.nuscenes import TABLES
 from launcher import main as launcher_main
 from launcher.main import COMMANDS, command_line, run
 from launcher.options import TrainRequest, train_options
-from launcher.own_process import ROOT
+from launcher.own_process import ROOT, own_environment
 
 HEAVY = ("torch", "torchvision", "numpy", "pyarrow", "cv2", "nuscenes", "matplotlib")
 
@@ -285,6 +285,28 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert done.stdout == "{\n"
     assert "Traceback" not in done.stderr
     assert "Broken pipe" not in done.stderr
+
+
+@pytest.mark.parametrize(("command", "place"), [("train", "training_run.train_run"), ("quickstart", "quickstart._run")])
+def test_a_training_outlives_its_reader(command: str, place: str, in_empty_folder: Path) -> None:
+    module, name = place.split(".")
+    program = (
+        f"import sys, launcher.{module} as module; from launcher.main import main;"
+        f"module.{name} = lambda *_: 75 if print('spoken' * 10_000, flush=True) is None else 1; main([{command!r}])"
+    )
+    there, here = os.pipe()
+    os.close(there)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=own_environment(),
+        stdout=here,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    os.close(here)
+    assert done.returncode == 75, done.stderr
 
 
 def test_json_is_all_that_plan_prints(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

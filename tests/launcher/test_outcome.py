@@ -129,7 +129,8 @@ def test_stopped_without_a_word(last_step: float | None, code: int, scene) -> No
     """Before the first step nothing can be lost; after it, work is."""
     run_dir, logs = scene(SIGNALLED)
     if last_step is not None:
-        (run_dir / "metrics.jsonl").write_text(json.dumps({"event": "train", "time": last_step}) + "\n")
+        line = json.dumps({"event": "train", "time": last_step})
+        (run_dir / "metrics.jsonl").write_text(f'{line}\n{{"event": "tr')  # the next one was cut short
     assert judge(run_dir, logs, STOPPED).code == code
 
 

@@ -12,6 +12,7 @@ from configs.recipes import load_recipe
 from launcher import quickstart
 from launcher.main import command_line, run
 from launcher.quickstart import Place, steps_of
+from launcher.supervision import Ended
 from monitoring.devices import Gpu, GpuSurvey
 
 HELD_OUT = "scene-0008"
@@ -116,6 +117,12 @@ def test_it_goes_on_after_a_failed_step(pretended: PretendedSteps, capsys: pytes
     pretended.lines.clear()
     assert run(["quickstart"]) == 0
     assert pretended.lines == ALL[3:]
+
+
+def test_a_stop_that_the_step_did_not_notice_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Ended(returncode=0, asked_to_stop=True, started=0.0, killed=False)
+    monkeypatch.setattr(quickstart, "supervise", lambda *arguments, **others: ended)
+    assert quickstart._run(["plan"]) == 75
 
 
 def test_a_lost_product_is_made_again_with_all_that_stands_on_it(pretended: PretendedSteps) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from configs.errors import ExitCode
+from launcher import training_run
 from launcher.options import TrainRequest
 from launcher.outcome import Verdict
 from launcher.own_process import ROOT
@@ -47,17 +52,16 @@ if mode == "killed" and rank == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "bad data" and rank == 1:
     end(3, "it is cut")
-if mode == "crash once" and rank == 1 and not (run / "crashed").exists():
-    (run / "crashed").touch()
+if mode == "crash" and rank == 1:
     end(1, "by chance")
-if mode == "crash once" and rank == 0 and not (run / "crashed").exists():
-    time.sleep(60)
-if mode not in ("done", "crash once"):
+if mode != "done":
     signal.signal(signal.SIGTERM, lambda *_: end(75))
     (run / f"ready_{rank}").touch()
-    time.sleep(60)
+    time.sleep(300)
 end(0)
 """
+PATIENCE: Final = 240.0
+"""Less than the trainer's, so that a signal comes before it ends by itself; starting torchrun may take a minute."""
 
 
 @pytest.fixture
@@ -118,26 +122,60 @@ def test_a_killed_rank_is_named_and_its_last_lines_are_shown(run: PlannedRun) ->
 def test_preempted_and_saved(run: PlannedRun) -> None:
     """The launcher is told to stop while both ranks train, as a cluster does it."""
     run_dir = mode(run, "sleep")
-
-    def stop_when_ready() -> None:
-        deadline = time.monotonic() + 50
-        while time.monotonic() < deadline:
-            if all((run_dir / f"ready_{rank}").exists() for rank in range(2)):
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            time.sleep(0.05)
-
-    stopper = threading.Thread(target=stop_when_ready)
-    stopper.start()
-    verdict = start(run)
-    stopper.join()
+    with stopped_when_there(run_dir / "ready_0", run_dir / "ready_1"):
+        verdict = start(run)
     assert verdict == Verdict(ExitCode.PREEMPTED, "")
 
 
+@contextmanager
+def stopped_when_there(*paths: Path) -> Iterator[None]:
+    """SIGTERM to this process as soon as the files are there."""
+
+    def stop() -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not all(path.exists() for path in paths) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    yield
+    stopper.join()
+
+
+@pytest.mark.parametrize("code", [0, 143])  # done just before, or ended by the signal
+def test_stopped_while_the_data_are_prepared(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is trained then, and a cluster is told to start the run again."""
+    ready, program = tmp_path / "ready", tmp_path / "preparing.py"
+    program.write_text(
+        "import pathlib, signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: sys.exit({code}))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(300)\n"
+    )
+    begun: list[str] = []
+
+    def preparing(arguments: tuple[str, ...]) -> list[str]:
+        begun.append(arguments[1])
+        return [sys.executable, str(program)]
+
+    monkeypatch.setattr(training_run, "own_command", preparing)
+    with stopped_when_there(ready):
+        assert training_run.train_run(TrainRequest(device="cpu")) == ExitCode.PREEMPTED
+    assert begun == ["synth"]
+    assert "stopped before the training began" in capfd.readouterr().err
+
+
 def test_a_retry_after_a_crash(run: PlannedRun) -> None:
-    run_dir = mode(run, "crash once")
     said: list[str] = []
-    verdict = run_with_retries(run_dir, "launch", 1, lambda attempt: start(run, attempt=attempt), said.append)
+
+    def start_again(attempt: int) -> Verdict:
+        mode(run, "done" if attempt else "crash")
+        return start(run, attempt=attempt)
+
+    verdict = run_with_retries(run.choices.run_dir, "launch", 1, start_again, said.append)
     assert verdict == Verdict(ExitCode.DONE)
     assert len(said) == 1
     assert "rank 1 failed: by chance" in said[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
 import time
 from pathlib import Path
 
@@ -91,6 +93,19 @@ def test_a_terminal_gets_a_live_line(tmp_path: Path) -> None:
     assert "1/4" in text.getvalue()
     assert "hello [not markup]" in text.getvalue()
     assert "loss 9.000" in (tmp_path / "train.log").read_text()
+
+
+def test_a_reader_that_has_gone_keeps_nobody_from_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here = os.pipe()
+    os.close(there)
+    with os.fdopen(here, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        with Reporter(tmp_path, PLAN, log_every=2, first_step=0) as spoken:
+            for step in (1, 2):
+                spoken.step(step, report(9.0), waited=0.0)
+        stream.flush()  # nothing is left that the end of the process would complain about
+    assert [event["step"] for event in events(tmp_path)] == [1, 2]
+    assert "step 2/4" in (tmp_path / "train.log").read_text()
 
 
 def test_going_back_drops_later_lines_and_a_torn_one(tmp_path: Path) -> None:

@@ -130,10 +130,10 @@ class CheckpointFolder:
         _sync_directory(self.folder)
 
     def _rotate(self) -> None:
-        """Remove all but the last written, the best, and those that are linked."""
-        finished = [path.parent for path in self.folder.glob(f"step_*/{MANIFEST}")]
-        manifests = {place: Manifest.model_validate_json((place / MANIFEST).read_bytes()) for place in finished}
-        finished.sort(key=lambda place: manifests[place].created)
+        """Remove all but the last written, the best, and those that are linked; damaged ones stay as they are."""
+        places = [path.parent for path in self.folder.glob(f"step_*/{MANIFEST}")]
+        manifests = {place: manifest for place in places if (manifest := _manifest(place)) is not None}
+        finished = sorted(manifests, key=lambda place: manifests[place].created)
         scored = sorted((place for place in finished if manifests[place].metrics), key=_score)
         kept = {*finished[-self.keep_last :], *scored[-self.keep_best :], self._linked(LATEST), self._linked(BEST)}
         for place in finished:
@@ -151,8 +151,17 @@ def _fault(place: Path) -> str:
     return ""
 
 
+def _manifest(place: Path) -> Manifest | None:
+    """What a checkpoint says about itself; `None` where that is damaged."""
+    try:
+        return read_manifest(place, verify=False)
+    except DataError:
+        return None
+
+
 def _score(place: Path) -> float:
-    return read_manifest(place, verify=False).metrics.get(SCORE, -1.0)
+    manifest = _manifest(place)
+    return -1.0 if manifest is None else manifest.metrics.get(SCORE, -1.0)
 
 
 def _write_synced(path: Path, content: bytes) -> FileEntry:

@@ -221,9 +221,12 @@ def _evaluation_point(run: Run) -> bool:
 
 
 def _evaluation_due(run: Run) -> bool:
-    """An evaluation belongs after this step, and its checkpoint does not hold it yet; rank 0 decides."""
+    """An evaluation belongs after this step, and its checkpoint does not hold it yet; rank 0 decides.
+
+    A run that begins with a checkpoint from elsewhere, or of other steps, has none of its own to evaluate there.
+    """
     if not _evaluation_point(run):
         return False
     place = run.folder.folder / step_directory_name(run.trainer.state.step)
-    missing = run.world.is_main and not read_manifest(place, verify=False).metrics
+    missing = run.world.is_main and place.is_dir() and not read_manifest(place, verify=False).metrics
     return run.world.text_from_main("due" if missing else "") == "due"

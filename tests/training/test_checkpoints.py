@@ -140,6 +140,18 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(folder: CheckpointFolder) 
     assert folder.newest_valid()[0] == second
 
 
+def test_a_damaged_manifest_is_in_nobodys_way(folder: CheckpointFolder) -> None:
+    """The run goes on from an earlier step, and saves and scores before it comes to that one again."""
+    first, second = write(folder, 1), write(folder, 4)
+    folder.record_metrics(second, {"NDS": 0.9})
+    (second / "manifest.json").write_text('{"step": 4, "ep')
+    assert folder.newest_valid()[0] == first
+    assert folder.record_metrics(write(folder, 2), {"NDS": 0.5})
+    write(folder, 3)
+    assert names(folder) == ["best", "latest", *(f"step_0000000{step}" for step in (2, 3, 4))]
+    assert (folder.folder / "best").readlink() == Path("step_00000002")
+
+
 def test_an_unfinished_checkpoint_is_never_seen_and_cleared(folder: CheckpointFolder) -> None:
     def killed() -> Iterator[tuple[str, bytes]]:
         yield "model.safetensors", b"half"

@@ -104,6 +104,14 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(straight: Path, driving_s
     assert read_manifest(path.parent).metrics["NDS"] == 0.25
 
 
+def test_a_run_may_begin_where_another_was_to_be_evaluated(straight: Path, driving_set: Path, tmp_path: Path) -> None:
+    begin = ["--resume", str(straight / "checkpoints" / "step_00000002"), "--set", "engine.evaluate_every=1"]
+    assert start(driving_set, tmp_path, *begin) == 0
+    assert_same_weights(tmp_path / "checkpoints" / "latest", straight / "checkpoints" / "step_00000004")
+    events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["event"] == "evaluate"] == [4]
+
+
 def test_a_signal_finishes_the_step_and_saves(
     straight: Path, driving_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

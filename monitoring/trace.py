@@ -84,6 +84,16 @@ class Trace:
         known = [value for one in self._of(rank) if (value := getattr(one, name)) is not None]
         return statistics.mean(known) if known else None
 
+    def processes_here(self) -> int:
+        """Processes of the run on the machine that `host` tells of, which is the first one's."""
+        return len(self._here())
+
+    def cores_of_readers(self) -> float | None:
+        """Cores that the loader workers of the run keep busy on that machine."""
+        shares = [self.share("loader_cpu", rank) for rank in self._here()]
+        known = [share for share in shares if share is not None]
+        return int(self.plan.get("workers", 0)) * sum(known) if known else None
+
     def host(self, name: str) -> float | None:
         """Mean of a figure of the machine."""
         known = [host[name] for host in self.hosts if name in host]
@@ -103,6 +113,10 @@ class Trace:
         seen = {one["uuid"]: None for one in self.devices}
         own = {one.device for window in self.windows[-1:] for one in window.ranks}
         return [uuid for uuid in seen if uuid in own] or list(seen)
+
+    def _here(self) -> list[int]:
+        ranks = self.windows[-1].ranks if self.windows else ()
+        return [one.rank for one in ranks if one.host == ranks[0].host]
 
     def _of(self, rank: int) -> list[RankTrace]:
         return [one for window in self.windows for one in window.ranks if one.rank == rank]

@@ -24,6 +24,8 @@ COMMUNICATION_SHARE: Final = 0.20
 CHECKPOINT_SHARE: Final = 0.10
 STARVED_SHARE: Final = 0.20
 """Of the median process of a training on processors."""
+MOST_CORES: Final = 0.5
+"""Share of the cores that readers keep busy, from which it is they who leave none."""
 SLOW_RANK: Final = 1.15
 """Own work of the slowest over the median's."""
 SLOW_WINDOWS: Final = 0.7
@@ -70,6 +72,8 @@ def judge(trace: Trace) -> list[Verdict]:
     if throttled:  # a device that is held back makes its process the slow one
         found = [verdict for verdict in found if verdict.cause != "slow rank" or "waits for data" in verdict.text]
     found.sort(key=lambda verdict: -verdict.share)
+    short = [verdict for verdict in found if verdict.cause == "data: processors"]  # readers and training lack the same
+    found = [verdict for verdict in found if verdict not in short[1:]]
     return found or list(_small_batch(trace)) or [_compute(trace)]
 
 
@@ -98,7 +102,7 @@ def _why_data(trace: Trace, rank: int, share: float) -> tuple[Cause, tuple[str, 
     told += [f"{iowait:.0f} % waiting for disks"] if iowait is not None and iowait >= 1 else []
     evidence = (", ".join(told),) if told else ()
     slow_disk = "put the data on a local SSD, or keep decoded copies; `bevnext-sam2 bench loader` measures it"
-    few_cores = "more processor cores, or images stored smaller (data.source_size); fewer workers will not help"
+    few_cores = _more_cores(trace)
     more = f"--workers {max(2, 2 * workers)}: there are idle cores"
     if running is None and cpu is None and iowait is None:
         return "data", ("which part of reading is slow cannot be told: no figures of workers or machine",), more
@@ -113,6 +117,15 @@ def _why_data(trace: Trace, rank: int, share: float) -> tuple[Cause, tuple[str, 
     if starving or (cpu or 0.0) >= BUSY_HOST:
         return "data: processors", evidence, few_cores
     return "data: workers", evidence, more
+
+
+def _more_cores(trace: Trace) -> str:
+    change = "more processor cores, or images stored smaller (data.source_size)"
+    workers, cores = int(trace.plan.get("workers", 0)), int(trace.host("cores") or 0)
+    room = max(1, cores // trace.processes_here()) if cores else workers
+    if workers > room:
+        return f"{change}; --workers {room}, since more of them than cores only take turns"
+    return f"{change}; fewer workers will not help" if workers else change
 
 
 def _slow_rank(trace: Trace) -> Iterator[Verdict]:
@@ -232,15 +245,21 @@ def _checkpoints(trace: Trace) -> Iterator[Verdict]:
 
 
 def _processors(trace: Trace) -> Iterator[Verdict]:
-    """Where the processor is the device, others may use it too."""
+    """Where the processor is the device, other work may use it too, and so may the readers of the run itself."""
     known = sorted(value for rank in trace.ranks if (value := trace.share("starved", rank)) is not None)
     if trace.plan.get("device_kind") != "cpu" or not known or (share := known[(len(known) - 1) // 2]) < STARVED_SHARE:
         return
-    busy = trace.host("cpu")
+    busy, cores, reading = trace.host("cpu"), trace.host("cores"), trace.cores_of_readers()
     evidence = [f"{len(trace.ranks)} process(es) with {trace.plan.get('workers', '?')} worker(s) each"]
     evidence += [f"processors of the machine {busy:.0f} % busy"] if busy is not None else []
+    evidence += [f"workers keep {reading:.1f} of {cores:.0f} cores busy"] if cores and reading is not None else []
+    text = f"waits for a processor {share:.0%} of the time"
+    if cores and reading is not None and reading >= MOST_CORES * cores:
+        text += ": its own loader workers take them"
+        yield Verdict("data: processors", share, text, tuple(evidence), _more_cores(trace))
+        return
     yield Verdict(
-        "processors", share, f"waits for a processor {share:.0%} of the time", tuple(evidence),
+        "processors", share, text, tuple(evidence),
         "end other work on this machine, or no more processes (--num-processes) and workers than it has cores",
     )  # fmt: skip
 

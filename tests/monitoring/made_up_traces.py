@@ -95,6 +95,16 @@ KNOWN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "another job on the processors": (
         "processors", {"ranks": 2, "starved": 0.6, "host": {"cpu": 100.0}},
         {"device_kind": "cpu", "workers": 1, "precision": "fp32"}),
+    "eight readers on two cores, and training waits behind them": (
+        "data: processors", {"step": {"data_wait": 0.35}, "loader": (0.21, 0.7), "starved": 0.5,
+                             "host": {"cpu": 100.0, "cores": 2.0}},
+        {"device_kind": "cpu", "workers": 8, "precision": "fp32"}),
+    "readers keep up and leave no core to the training": (
+        "data: processors", {"ranks": 2, "loader": (0.4, 0.2), "starved": 0.4, "host": {"cpu": 100.0, "cores": 4.0}},
+        {"device_kind": "cpu", "workers": 4, "precision": "fp32"}),
+    "readers and other work": (
+        "processors", {"ranks": 2, "loader": (0.1, 0.5), "starved": 0.4, "host": {"cpu": 100.0, "cores": 8.0}},
+        {"device_kind": "cpu", "workers": 4, "precision": "fp32"}),
     "slow disk": ("data: disk", {"step": SLOW_LOADER, "loader": (0.1, 0.01), "host": {"iowait": 30.0}}, {}),
     "network storage, no iowait": ("data: disk", {"ranks": 2, "step": SLOW_LOADER, "loader": (0.15, 0.0)}, {}),
     "slow disk, no figures of workers": (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_traces import GPU_PLAN, HEALTHY, KNOWN, run
+from made_up_traces import GPU_PLAN, HEALTHY, KNOWN, SLOW_LOADER, run
 
 from monitoring.trace import trace_of
 from monitoring.verdicts import Verdict, judge
@@ -65,6 +65,25 @@ def test_a_slow_rank_says_which_and_why() -> None:
     assert "GPU-5 on node0" in slow.change
     (disk, *_) = verdicts_of(*KNOWN["one rank's disk"][1:])
     assert disk.text == "rank 2 is slow: it waits for data"
+
+
+def test_workers_that_take_the_cores_are_told_so_once_and_with_their_number() -> None:
+    (only,) = verdicts_of(*KNOWN["eight readers on two cores, and training waits behind them"][1:])
+    assert only.text == "waits for a processor 50% of the time: its own loader workers take them"
+    assert "workers keep 1.7 of 2 cores busy" in only.evidence
+    assert "more processor cores" in only.change
+    assert "--workers 2," in only.change
+    (shared,) = verdicts_of(*KNOWN["readers keep up and leave no core to the training"][1:])
+    assert "--workers 2," in shared.change
+    beside = verdicts_of(*KNOWN["another job on the processors"][1:])[0]
+    assert "end other work" in beside.change
+
+
+def test_as_many_workers_as_cores_are_not_too_many() -> None:
+    plan = {"workers": 4}
+    (few,) = verdicts_of({"step": SLOW_LOADER, "loader": (0.6, 0.4), "host": {"cpu": 99.0, "cores": 4.0}}, plan)
+    assert few.cause == "data: processors"
+    assert "fewer workers will not help" in few.change
 
 
 def test_several_causes_are_listed_by_cost() -> None:

@@ -15,6 +15,7 @@ from monitoring.processor import SHARED_MEMORY, group_memory, usable_cores
 from monitoring.rates import Rates
 from monitoring.samples import NEEDS_TWO, HostSample, Missing, Readings
 
+BLOCK_DEVICES: Final = Path("/sys/block")
 _WAITING: Final = ("idle", "iowait")
 
 
@@ -82,7 +83,7 @@ class Host:
         if not disks:
             none = Missing("the kernel shows no disks here")
             return dict.fromkeys(("disk_read", "disk_written", "disk_busy"), none)
-        whole = {name: one for name, one in disks.items() if not name.startswith(("loop", "ram"))} or disks
+        whole = _whole_disks(disks)
         busy = [self._rates.of(f"busy {name}", getattr(one, "busy_time", 0.0), now) for name, one in whole.items()]
         known = [share for share in busy if not isinstance(share, Missing)]
         return {
@@ -101,6 +102,15 @@ class Host:
             "network_received": self._rates.of("received", sum(one.bytes_recv for one in outside), now),
             "network_sent": self._rates.of("sent", sum(one.bytes_sent for one in outside), now),
         }
+
+
+def _whole_disks(found: dict[str, Any]) -> dict[str, Any]:
+    """Those with hardware of their own: partitions, RAID and LVM would count the same bytes again.
+
+    Where the kernel shows no hardware, all that are no part of memory or of a file.
+    """
+    own = {name: one for name, one in found.items() if (BLOCK_DEVICES / name.replace("/", "!") / "device").exists()}
+    return own or {name: one for name, one in found.items() if not name.startswith(("loop", "ram", "zram"))} or found
 
 
 def _memory() -> dict[str, float | Missing]:

@@ -159,5 +159,5 @@ _RUN_SERIES: Final[tuple[tuple[str, str, tuple[str, ...], Callable[[RunView], Po
      lambda run: [((str(one.rank), phase), value) for one in run.ranks for phase, value in one.seconds.items()]),
     ("score", "of the newest evaluation", ("metric",), _by_name(lambda run: run.scores)),
     ("verdict_share", "share of time that a cause costs, as estimated", ("cause",),
-     _by_name(lambda run: {found.cause: found.share for found in run.verdicts})),
+     _by_name(lambda run: {found.cause: found.share for found in reversed(run.verdicts)})),  # the costliest of a cause
 )  # fmt: skip

@@ -7,10 +7,9 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Final, Protocol
-
-from pydantic import ValidationError
 
 from configs import run_directory
 from configs.errors import UsageError
@@ -22,6 +21,8 @@ RECENT: Final = 900.0
 """Seconds after which a run in the output folder that nobody named is history."""
 REMOTE_SECONDS: Final = 5.0
 VIEW_PATH: Final = "/view"
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""A company's proxy knows nothing of exporters, of one behind a tunnel least of all."""
 
 
 class Watcher(Protocol):
@@ -78,11 +79,10 @@ class RemoteWatcher:
 
     def look(self) -> View:
         try:
-            with urllib.request.urlopen(self.address + VIEW_PATH, timeout=REMOTE_SECONDS) as answer:
+            with _DIRECT.open(self.address + VIEW_PATH, timeout=REMOTE_SECONDS) as answer:
                 found = View.model_validate_json(answer.read())
-        except (OSError, ValidationError, ValueError) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else type(error).__name__
-            return View(time=time.time(), source=self.address, runs=(), machine=None, problem=f"no view: {reason}")
+        except (OSError, HTTPException, ValueError) as error:
+            return View(time=time.time(), source=self.address, problem=f"no view: {_why(error)}")
         return found.model_copy(update={"source": self.address})
 
     def close(self) -> None:
@@ -109,6 +109,19 @@ def open_watcher(places: Sequence[str], output_dir: Path, backend: Backend) -> W
                 fix="name a run directory such as outputs/<run>, or http://HOST:PORT",
             )
     return LocalWatcher([Path(place) for place in places], output_dir, backend)
+
+
+def _why(error: Exception) -> str:
+    """Why an address gives no view."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"{error.code} {error.reason}: no `monitor --serve` there"
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    if isinstance(error, OSError):
+        return str(error) or type(error).__name__
+    if isinstance(error, HTTPException):
+        return f"no exporter there ({error or type(error).__name__})"
+    return "what answers is another program, or another version of this one"
 
 
 def _told_apart(runs: Sequence[RunView]) -> tuple[RunView, ...]:

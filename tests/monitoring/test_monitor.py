@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -374,6 +375,44 @@ def test_a_source_that_does_not_answer_is_an_alert() -> None:
         found = RemoteWatcher(f"http://127.0.0.1:{nobody.getsockname()[1]}").look()
     assert [alert.kind for alert in found.alerts()] == ["monitor"]
     assert "no view" in screen(found, 80, 24)[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no exporter there (SSH-2.0-OpenSSH_9.2"),
+        (b"HTTP/1.0 200 OK\r\n\r\n{}", "another program, or another version"),
+        (b"HTTP/1.0 404 Not Found\r\n\r\n", "404 Not Found"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n{", "no exporter there (IncompleteRead"),
+    ],
+)
+def test_what_answers_may_be_no_exporter(answer: bytes, why: str) -> None:
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        found = RemoteWatcher(f"http://127.0.0.1:{server.getsockname()[1]}").look()
+        thread.join()
+    assert why in str(found.problem)
+
+
+def test_an_address_without_a_number() -> None:
+    assert "no view" in str(RemoteWatcher("http://server:port").look().problem)
+
+
+def test_exporters_are_asked_directly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    exporter = Exporter(LocalWatcher((), tmp_path, "host"), "127.0.0.1", 0, 60.0)
+    exporter.start()
+    try:
+        assert RemoteWatcher(exporter.address).look().problem is None
+    finally:
+        exporter.close()
 
 
 def test_a_script_hears_of_a_source_that_does_not_answer() -> None:

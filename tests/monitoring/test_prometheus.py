@@ -23,8 +23,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from monitoring.exporter import Exporter
 from monitoring.run_reader import RunReader
 from monitoring.samples import Alert
-from monitoring.series import PREFIX
-from monitoring.view import RunView, View
+from monitoring.series import PREFIX, ViewCollector
+from monitoring.view import RunView, VerdictView, View
 
 PROVISIONING = Path(__file__).parents[2] / "compose" / "monitoring"
 RULES = yaml.safe_load((PROVISIONING / "prometheus" / "rules.yml").read_text())["groups"][0]["rules"]
@@ -104,6 +104,18 @@ def test_series_are_open_metrics_and_what_is_missing_has_none(exporter: Exporter
     assert (held["power cap"], held["heat (driver)"]) == (1.0, 0.0)
     shares = [one.value for one in families[f"{PREFIX}_run_step_share"].samples]
     assert sum(shares) == pytest.approx(1.0)
+
+
+def test_of_one_cause_twice_the_costlier_share_is_exported(watcher: Changing) -> None:
+    device, host = (
+        VerdictView(cause="memory", share=share, text="", evidence=(), change="", healthy=False)
+        for share in (0.4, 0.2)  # the costliest first, as verdicts are
+    )
+    run_view = watcher.view.runs[0].model_copy(update={"verdicts": (device, host)})
+    collector = ViewCollector()
+    collector.view = watcher.view.model_copy(update={"runs": (run_view,)})
+    families = {family.name: family for family in collector.collect()}
+    assert [one.value for one in families[f"{PREFIX}_run_verdict_share"].samples] == [0.4]
 
 
 def test_other_paths(exporter: Exporter) -> None:

@@ -81,6 +81,30 @@ def test_a_machine_without_disks_or_network(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.missing["network_sent"] == "there is no network but the loopback"
 
 
+def test_bytes_of_a_disk_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("sda", "cciss!c0d0"):
+        (tmp_path / name / "device").mkdir(parents=True)
+    (tmp_path / "dm-0").mkdir()  # LVM upon sda
+    monkeypatch.setattr("monitoring.host.BLOCK_DEVICES", tmp_path)
+    read = 0
+
+    def counters(perdisk: bool) -> dict[str, SimpleNamespace]:
+        one = SimpleNamespace(read_bytes=read, write_bytes=2 * read, busy_time=0)
+        return dict.fromkeys(("sda", "sda1", "dm-0", "loop0", "cciss/c0d0"), one)
+
+    monkeypatch.setattr(psutil, "disk_io_counters", counters)
+    host = Host()
+    host.sample(0.0)
+    read = 1000
+    values = host.sample(2.0).values
+    assert (values["disk_read"], values["disk_written"]) == (1000.0, 2000.0)  # of two disks
+    monkeypatch.setattr("monitoring.host.BLOCK_DEVICES", tmp_path / "hidden")
+    host = Host()
+    host.sample(4.0)
+    read = 2000
+    assert host.sample(6.0).values["disk_read"] == 2000.0  # of four: which is part of which cannot be seen
+
+
 def test_processor_time_that_goes_backwards_is_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
     times = namedtuple("times", "user idle iowait guest")
     found = [times(10, 10, 0, 0), times(11, 12, 1, 0), times(5, 5, 0, 0)]

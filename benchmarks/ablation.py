@@ -7,7 +7,6 @@ can come from more capacity; what it has over `random` comes from what SAM 2 lea
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import measured_on
+from benchmarks.result_file import out_option, write_result
 from configs import run_directory
 from configs.errors import BevnextError, UsageError
 from evaluation.checkpoint_files import find_checkpoint, read_manifest
@@ -94,7 +94,7 @@ class Setting:
 @click.option(
     "--runs", type=click.Path(path_type=Path), default="outputs/ablation", show_default=True, help="Where the runs go."
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result to this JSON file.")
+@out_option
 def ablation(
     data_root: Path,
     version: str,
@@ -133,12 +133,8 @@ def ablation(
     }
     for line in run_arms(setting, arms or tuple(ARMS), seeds, runs.absolute()):
         result["arms"].append(line)
-        if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(result, indent=1) + "\n")
+        write_result(result, out)
     Console().print(table(result))
-    if out is not None:
-        click.echo(f"written to {out}")
 
 
 def run_arms(setting: Setting, arms: Sequence[str], seeds: Sequence[int], runs: Path) -> Iterator[Measurement]:

@@ -6,8 +6,6 @@ ours and the baseline take turns. On a CPU, seconds are processor time, summed o
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +18,10 @@ from torch import Tensor
 
 from benchmarks.machine import measured_on
 from benchmarks.made_up_batch import METRES_PER_FRAME, made_up_batch
-from benchmarks.parts import OperationCounter, Stopwatch, observed, seconds_on
+from benchmarks.parts import OperationCounter, Stopwatch, observed
+from benchmarks.passes import Passes, pass_options
 from benchmarks.plain_bevnext import plain_twin
-from configs.errors import UsageError
+from benchmarks.result_file import out_option, write_result
 from configs.recipes import load_recipe
 from configs.schema import Recipe, StreamingConfig
 from detectors import build_detector
@@ -30,7 +29,6 @@ from detectors.bevnext.model import BEVNeXt
 from detectors.interface import Detector
 from scenes.sample import Batch
 
-PRECISIONS: Final = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 TARGET_RATIO: Final = 2.0
 """Of stage 2 on a CPU against the plain twin."""
 Measurement = dict[str, Any]
@@ -41,38 +39,26 @@ class Setting:
     """What is measured, and how."""
 
     recipe: Recipe
-    device: torch.device
     samples: int
-    precision: str
-    repeats: int
-
-    def autocast(self) -> torch.autocast:
-        kind = PRECISIONS[self.precision]
-        return torch.autocast(self.device.type, kind, enabled=kind is not None)
+    passes: Passes
 
 
 @click.command()
 @click.option("--config", default="bevnext/bevnext-stage2", show_default=True, metavar="NAME|PATH", help="Recipe.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Samples of a pass.")
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), default="fp32", show_default=True)
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Passes; the best counts.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU. Default: PyTorch's.")
+@pass_options
 @click.option("--count/--no-count", default=True, show_default=True, help="Count operations and bytes in a pass more.")
 @click.option("--training/--no-training", default=True, show_default=True, help="Forward and backward passes, too.")
 @click.option("--plain/--no-plain", default=True, show_default=True, help="The plain twin, too.")
 @click.option("--streaming/--no-streaming", default=True, show_default=True, help="Passes along a scene, too.")
 @click.option("--carrying/--no-carrying", default=True, show_default=True, help="Training along a scene, too.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result to this JSON file.")
+@out_option
 def detector(
     config: str,
     overrides: tuple[str, ...],
-    device: str,
     batch_size: int,
-    precision: str,
-    repeats: int,
-    threads: int | None,
+    passes: Passes,
     count: bool,
     training: bool,
     plain: bool,
@@ -84,47 +70,28 @@ def detector(
 
     The baseline goes frame by frame, sorts frustum points, and computes the CRF as its formula reads.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    setting = Setting(load_recipe(config, overrides), _device(device), batch_size, precision, repeats)
+    setting = Setting(load_recipe(config, overrides), batch_size, passes)
     result = measured_on("torch", "torchvision") | {
         "benchmark": "detector",
         "baseline": "the same weights, frame by frame, sort-based pooling, CRF as its formula reads",
-        "unit": "seconds per sample" + (", processor time of all threads" if setting.device.type == "cpu" else ""),
+        **passes.facts("seconds per sample"),
         "recipe": setting.recipe.name,
         "overrides": list(overrides),
-        "device": torch.cuda.get_device_name(setting.device) if setting.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
         "samples": batch_size,
-        "precision": precision,
         **_measure(
             setting, count=count, training=training, plain=plain, streaming=streaming, carrying=carrying and training
         ),
     }
     _show(result)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
-        click.echo(f"written to {out}")
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"--device {name}: {str(error).splitlines()[0]}", fix="use cpu, or a GPU that is there"
-        ) from error
-    return device
+    write_result(result, out)
 
 
 def _measure(
     setting: Setting, *, count: bool, training: bool, plain: bool, streaming: bool, carrying: bool
 ) -> Measurement:
     torch.manual_seed(0)
-    ours = build_detector(setting.recipe.model, setting.recipe.data).to(setting.device)
-    batch = made_up_batch(setting.recipe.data, setting.samples).to(setting.device)
+    ours = build_detector(setting.recipe.model, setting.recipe.data).to(setting.passes.device)
+    batch = made_up_batch(setting.recipe.data, setting.samples).to(setting.passes.device)
     twin = plain_twin(ours, setting.recipe.data) if plain and isinstance(ours, BEVNeXt) else None
     if setting.recipe.engine.channels_last:
         ours.to(memory_format=torch.channels_last)
@@ -145,22 +112,22 @@ def _measure(
 
 def _forward(ours: Detector, twin: Detector | None, batch: Batch, setting: Setting, count: bool) -> Measurement:
     """Ours by part, and the twin in turn with it; the counting pass also warms up."""
-    counter = OperationCounter()
+    passes, counter = setting.passes, OperationCounter()
     if count:
-        with torch.no_grad(), setting.autocast(), observed(ours, counter.enter, counter.leave), counter:
+        with torch.no_grad(), passes.autocast(), observed(ours, counter.enter, counter.leave), counter:
             ours(batch)
-    passes: list[dict[str, float]] = []
+    times: list[dict[str, float]] = []
     plain: list[float] = []
     outputs: dict[str, Any] = {}
-    with torch.inference_mode(), setting.autocast():
-        for _ in range(setting.repeats):
-            watch = Stopwatch(setting.device)
+    with torch.inference_mode(), passes.autocast():
+        for _ in range(passes.repeats):
+            watch = Stopwatch(passes.device)
             with observed(ours, watch.enter, watch.leave):
                 outputs["ours"] = ours(batch)
-            passes.append(watch.stop())
+            times.append(watch.stop())
             if twin is not None:
-                plain.append(_seconds(lambda: outputs.update(plain=twin(batch)), setting))
-    best = min(passes, key=lambda seconds: sum(seconds.values()))
+                plain.append(passes.seconds(lambda: outputs.update(plain=twin(batch))))
+    best = min(times, key=lambda seconds: sum(seconds.values()))
     result: Measurement = {"seconds": round(sum(best.values()) / setting.samples, 4)}
     if count:
         result["gflop"] = round(sum(counter.flop.values()) / 1e9 / setting.samples, 1)
@@ -182,20 +149,20 @@ def _part(name: str, seconds: float, counter: OperationCounter, setting: Setting
 
 def _streamed(ours: Detector, setting: Setting) -> Measurement:
     """A sample whose earlier frames are remembered, against one whose frames are all made anew."""
-    frames = setting.recipe.data.frames
-    shown = made_up_batch(setting.recipe.data, 1).to(setting.device)
+    passes, frames = setting.passes, setting.recipe.data.frames
+    shown = made_up_batch(setting.recipe.data, 1).to(passes.device)
     stream = ours.stream()
     assert stream is not None
     seconds: dict[str, list[float]] = {"anew": [], "remembered": []}
     outputs: dict[str, Any] = {}
-    with torch.inference_mode(), setting.autocast():
+    with torch.inference_mode(), passes.autocast():
         for age in range(1, frames):
             stream.remember(_frame(shown, age), [frames - 1 - age])
-        for key in range(frames - 1, frames - 1 + setting.repeats):
+        for key in range(frames - 1, frames - 1 + passes.repeats):
             own = [key, *range(frames - 2, -1, -1)]
-            seconds["remembered"].append(_seconds(lambda: outputs.update(one=stream.detect(shown, [own])), setting))  # noqa: B023
-        for _ in range(setting.repeats):
-            seconds["anew"].append(_seconds(lambda: outputs.update(other=ours(shown)), setting))
+            seconds["remembered"].append(passes.seconds(lambda: outputs.update(one=stream.detect(shown, [own]))))  # noqa: B023
+        for _ in range(passes.repeats):
+            seconds["anew"].append(passes.seconds(lambda: outputs.update(other=ours(shown))))
     best = {name: min(times) for name, times in seconds.items()}
     return {
         "anew_seconds": round(best["anew"], 4),
@@ -217,23 +184,23 @@ def _frame(batch: Batch, age: int) -> Batch:
 
 def _trained(ours: Detector, twin: Detector | None, batch: Batch, setting: Setting) -> Measurement:
     """Forward and backward pass, without the optimiser; the forward share of it by part."""
-    normaliser = ours.normaliser(batch)
+    passes, normaliser = setting.passes, ours.normaliser(batch)
     watches: list[dict[str, float]] = []
 
     def step(network: Detector) -> None:
-        watch = Stopwatch(setting.device)
-        with setting.autocast(), observed(network, watch.enter, watch.leave):
+        watch = Stopwatch(passes.device)
+        with passes.autocast(), observed(network, watch.enter, watch.leave):
             outputs = network(batch)
         watches.append(watch.stop())
         torch.stack(list(network.loss(outputs, batch, normaliser).values())).sum().backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
 
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
-    if setting.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(setting.device)
+    if passes.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(passes.device)
         step(ours)  # algorithms are chosen
-    for _ in range(setting.repeats):
-        seconds["ours"].append(_seconds(lambda: step(ours), setting))
+    for _ in range(passes.repeats):
+        seconds["ours"].append(passes.seconds(lambda: step(ours)))
     forward = min(watches, key=lambda one: sum(one.values()))
     best = min(seconds["ours"])
     result = {
@@ -243,11 +210,11 @@ def _trained(ours: Detector, twin: Detector | None, batch: Batch, setting: Setti
             {"part": name, "seconds": round(value / setting.samples, 5)} for name, value in forward.items()
         ],
     }
-    if setting.device.type == "cuda":
-        result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(setting.device) / 1e9, 2)
+    if passes.device.type == "cuda":
+        result["peak_memory_gb"] = round(torch.cuda.max_memory_allocated(passes.device) / 1e9, 2)
     if twin is not None:
-        for _ in range(setting.repeats):
-            seconds["plain"].append(_seconds(lambda: step(twin), setting))
+        for _ in range(passes.repeats):
+            seconds["plain"].append(passes.seconds(lambda: step(twin)))
         result["plain"] = _against(best, min(seconds["plain"]), setting)
     return result
 
@@ -255,11 +222,11 @@ def _trained(ours: Detector, twin: Detector | None, batch: Batch, setting: Setti
 def _trained_along_a_scene(ours: Detector, batch: Batch, setting: Setting, window_seconds: float) -> Measurement:
     """As `_trained`, with the maps of earlier frames carried on (`data.streaming`) instead of made anew."""
     data = setting.recipe.data.model_copy(update={"streaming": StreamingConfig(), "class_balanced": False})
-    carrying = build_detector(setting.recipe.model, data).to(setting.device).train()
+    carrying = build_detector(setting.recipe.model, data).to(setting.passes.device).train()
     carrying.load_state_dict(ours.state_dict())
     if setting.recipe.engine.channels_last:
         carrying.to(memory_format=torch.channels_last)
-    with torch.no_grad(), setting.autocast():
+    with torch.no_grad(), setting.passes.autocast():
         for age in range(data.frames - 1):
             carrying(_on_a_walk(batch, age))
     result = _trained(carrying, None, _on_a_walk(batch, data.frames - 1), setting)
@@ -275,12 +242,6 @@ def _on_a_walk(batch: Batch, age: int) -> Batch:
 
 
 # --- common --------------------------------------------------------------------------------------------------------
-
-
-def _seconds(work: Callable[[], object], setting: Setting) -> float:
-    begun = seconds_on(setting.device)
-    work()
-    return seconds_on(setting.device) - begun
 
 
 def _against(ours: float, plain: float, setting: Setting) -> Measurement:

@@ -5,7 +5,6 @@ The baseline is the nuScenes devkit reading the same tables, as loaders do that 
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import tempfile
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from benchmarks.machine import measured_on
 from benchmarks.nuscenes_tables import trainval_sizes, write_tables
+from benchmarks.result_file import out_option, write_result
 from scenes.index import SceneIndex, build_index, open_index
 
 VERSION: Final = "v1.0-trainval"
@@ -39,7 +39,7 @@ MEGA: Final = 1e6
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Where the tables go meanwhile (3.2 GB with the index). Default: the system's temporary folder.",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result to this JSON file.")
+@out_option
 def index(scenes: int, cores: int, workers: int, devkit: bool, work_dir: Path | None, out: Path | None) -> None:
     """Build and open the index of tables of the size of nuScenes trainval.
 
@@ -51,9 +51,7 @@ def index(scenes: int, cores: int, workers: int, devkit: bool, work_dir: Path | 
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
         result = measured_on("numpy", "pyarrow", "nuscenes-devkit") | _measure(Path(folder), scenes, workers, devkit)
     Console().print(_table(result))
-    if out:
-        out.write_text(json.dumps(result, indent=1) + "\n")
-        click.echo(f"written to {out}")
+    write_result(result, out)
 
 
 def _measure(root: Path, scenes: int, workers: int, devkit: bool) -> dict[str, Any]:

@@ -6,7 +6,6 @@ of that thread, for each image the best of several turns, so that other work on 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import measured_on
+from benchmarks.result_file import out_option, write_result
 from configs.errors import UsageError
 from configs.schema import DataConfig
 from scenes.augment import ImageTransform, draw_image_transform, plain_image_transform
@@ -48,7 +48,7 @@ Times = NDArray[np.float64]
 )
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Loader processes.")
 @click.option("--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Samples of each stream.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result to this JSON file.")
+@out_option
 def loader(
     data_root: Path,
     version: str,
@@ -78,10 +78,7 @@ def loader(
         "samples": [_stream(index, samples, count) for count in sorted({0, workers})],
     }
     _show(result)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
-        click.echo(f"written to {out}")
+    write_result(result, out)
 
 
 def _images_of(index: SceneIndex, count: int) -> list[Path]:

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import measured_on
+from benchmarks.result_file import out_option, write_result
 from configs.errors import BevnextError
 from launcher.own_process import ROOT, own_environment
 from scenes.command_options import data_set_options, index_dir_option, say_if_synthetic
@@ -50,7 +51,7 @@ Measurement = dict[str, Any]
 @click.option(
     "--passes", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of all numbers of ranks."
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result to this JSON file.")
+@out_option
 def scaling(
     data_root: Path,
     version: str,
@@ -97,10 +98,7 @@ def scaling(
         "targets": {"speedup_on_2_ranks": TARGET_SPEEDUP, "overhead": TARGET_OVERHEAD},
     }
     _show(result)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
-        click.echo(f"written to {out}")
+    write_result(result, out)
 
 
 def measure(ranks: int, arguments: list[str], core: int | None = None) -> Measurement:

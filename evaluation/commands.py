@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from configs.mask_weights import choose_mask_weights
-from evaluation.options import DataChoice, MaskChoice, ModelChoice, data_options, mask_options, model_options
+from evaluation.options import (
+    DataChoice,
+    Function,
+    MaskChoice,
+    ModelChoice,
+    data_options,
+    mask_options,
+    model_options,
+)
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def _score_threshold(what_happens: str) -> Callable[[Function], Function]:
+    return click.option(
+        "--score-threshold",
+        type=click.FloatRange(0, 1),
+        default=0.3,
+        show_default=True,
+        help=f"Detections below it are {what_happens}",
+    )
 
 
 @click.command("eval")
@@ -88,13 +107,7 @@ def eval_command(
 @mask_options
 @click.option("--scene", metavar="NAME", help="Scene to work on, by name or token.")
 @click.option("--sample", metavar="TOKEN", help="One sample to work on, by its token.")
-@click.option(
-    "--score-threshold",
-    type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help="Detections below it are not drawn; the results file holds them all.",
-)
+@_score_threshold("not drawn; the results file holds them all.")
 @click.option(
     "--masks/--no-masks",
     default=None,
@@ -171,13 +184,7 @@ def infer_command(
     metavar="FILE",
     help="With --images: boxes in the ego frame instead of a detector's, as `demo` writes them to boxes.json.",
 )
-@click.option(
-    "--score-threshold",
-    type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help="Detections below it are left out.",
-)
+@_score_threshold("left out.")
 @click.option(
     "--make-weights",
     is_flag=True,

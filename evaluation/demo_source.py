@@ -20,8 +20,7 @@ from evaluation.camera_folder import detect, read_camera_folder
 from evaluation.figures.sample_view import SampleView, view_of
 from evaluation.global_boxes import GlobalBoxes, from_annotations
 from evaluation.options import DEFAULT_VERSION, DataChoice, ModelChoice
-from evaluation.predict import predict
-from evaluation.session import data_line, open_data, progress_bar
+from evaluation.session import data_line, open_data, predict_rows
 from evaluation.trained import load_chosen
 from scenes.index import SceneIndex, open_index
 
@@ -144,17 +143,7 @@ def _predicted(
     trained = load_chosen(model, device)
     index, config = open_data(data, trained.recipe, console)
     rows = rows_of(index, choice)
-    with progress_bar(console, "predicting") as on_progress:
-        found = predict(
-            trained.detector,
-            index,
-            rows,
-            config,
-            device=device,
-            batch_size=model.batch_size,
-            workers=model.workers,
-            on_progress=on_progress,
-        )
+    found = predict_rows(trained, index, rows, config, model, device, console)
     assert found is not None, "demo runs in one process"
     boxes = {token: own.keep(own.scores >= min_score) for token, own in found.items()}
     _say_predicted(boxes, trained.weights, min_score, console)

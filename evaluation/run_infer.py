@@ -20,10 +20,9 @@ from evaluation.global_boxes import GlobalBoxes
 from evaluation.object_masks import MASKS_FILE, ObjectMask, mask_maker, segment, write_masks
 from evaluation.options import DataChoice, ModelChoice
 from evaluation.pictures import draw_film, draw_sample
-from evaluation.predict import predict
 from evaluation.processes import is_main_process, joined_processes
 from evaluation.results import best_boxes, write_results
-from evaluation.session import open_data, progress_bar
+from evaluation.session import open_data, predict_rows, progress_bar
 from evaluation.trained import load_chosen
 from integration.bev_sam_fusion import BEVSAMFusion
 from scenes.index import SceneIndex
@@ -62,17 +61,7 @@ def run_infer(
         trained = load_chosen(model, device)
         index, config = open_data(data, trained.recipe, console)
         rows = _rows(index, scene, sample)
-        with progress_bar(console, "predicting") as on_progress:
-            predictions = predict(
-                trained.detector,
-                index,
-                rows,
-                config,
-                device=device,
-                batch_size=model.batch_size,
-                workers=model.workers,
-                on_progress=on_progress,
-            )
+        predictions = predict_rows(trained, index, rows, config, model, device, console)
         if predictions is None:
             return
         predictions = {token: best_boxes(boxes) for token, boxes in predictions.items()}

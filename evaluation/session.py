@@ -1,17 +1,22 @@
-"""What `eval` and `infer` do alike: open the data, say what they work on, show progress."""
+"""What `eval`, `infer` and `demo` do alike: open the data, say what they work on, predict, show progress."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from configs.recipes import with_version
 from configs.schema import DataConfig, Recipe
-from evaluation.options import DEFAULT_VERSION, DataChoice
-from evaluation.predict import ProgressHook
+from evaluation.global_boxes import GlobalBoxes
+from evaluation.options import DEFAULT_VERSION, DataChoice, ModelChoice
+from evaluation.predict import ProgressHook, predict
+from evaluation.trained import Trained
 from scenes.index import SceneIndex, open_index
 
 
@@ -27,6 +32,29 @@ def data_line(choice: DataChoice, version: str) -> str:
     """One line that names the data set, and says so when it is the synthetic one."""
     synthetic = " (the synthetic driving set of this project)" if version == DEFAULT_VERSION else ""
     return f"data: {choice.data_root}, {version}{synthetic}"
+
+
+def predict_rows(
+    trained: Trained,
+    index: SceneIndex,
+    rows: npt.NDArray[np.int64],
+    config: DataConfig,
+    model: ModelChoice,
+    device: torch.device,
+    console: Console,
+) -> dict[str, GlobalBoxes] | None:
+    """`predict` as the options of a command say, with a bar."""
+    with progress_bar(console, "predicting") as on_progress:
+        return predict(
+            trained.detector,
+            index,
+            rows,
+            config,
+            device=device,
+            batch_size=model.batch_size,
+            workers=model.workers,
+            on_progress=on_progress,
+        )
 
 
 @contextmanager

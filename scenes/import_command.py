@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
 
+from configs.image_size import ImageSize
 from scenes.command_options import DEFAULT_ROOT, index_dir_option
 from scenes.index import open_index
 from scenes.index_command import show_index
 from scenes.info_pickles import NUSCENES_IMAGE, import_infos
-
-
-def _height_and_width(context: click.Context, option: click.Parameter, text: str) -> tuple[int, int]:
-    """`1600x900` -> (900, 1600)."""
-    del context, option
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise click.BadParameter(f"{text!r} is not WIDTHxHEIGHT, such as 1600x900")
-    return int(match[2]), int(match[1])
 
 
 @click.command("import")
@@ -47,7 +38,7 @@ def _height_and_width(context: click.Context, option: click.Parameter, text: str
 @index_dir_option
 @click.option(
     "--image-size",
-    callback=_height_and_width,
+    type=ImageSize(),
     default="{1}x{0}".format(*NUSCENES_IMAGE),
     show_default=True,
     metavar="WxH",

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from configs.errors import UsageError
+from configs.image_size import ImageSize
 from configs.recipes import SPLITS_OF_VERSION
+from configs.remote_location import DataRoot
 from integration.labelling.options import LabelOptions, Thresholds
 
 _VERSION: Final = "v1.0-synthetic"
 _DEFAULTS: Final = Thresholds()
-_SHARE: Final = click.FloatRange(0, 1)
+Function = Callable[..., Any]
+
+
+def _least(option: str, default: float, meaning: str) -> Callable[[Function], Function]:
+    return click.option(option, type=click.FloatRange(0, 1), default=default, show_default=True, help=meaning)
 
 
 @click.command("label")
 @click.option(
     "--data-root",
     "--data-path",
-    type=click.Path(path_type=Path),
+    type=DataRoot(),
     default=Path("data/synthetic"),
     show_default=True,
-    metavar="DIR",
+    metavar="DIR|s3://...",
     help="A data set with its index (`data index`).",
 )
 @click.option("--version", default=_VERSION, show_default=True, metavar="NAME", help="Version of the data.")
@@ -34,9 +41,7 @@ _SHARE: Final = click.FloatRange(0, 1)
     metavar="FILE",
     help="Take the boxes from this nuScenes results file of detections or tracks. Default: the annotations.",
 )
-@click.option(
-    "--min-score", type=_SHARE, default=0.3, show_default=True, help="Boxes of --results below it are left out."
-)
+@_least("--min-score", 0.3, "Boxes of --results below it are left out.")
 @click.option("--weights", required=True, metavar="NAME|FILE", help="Weights of SAM 2.")
 @click.option(
     "--config",
@@ -45,34 +50,29 @@ _SHARE: Final = click.FloatRange(0, 1)
     metavar="NAME|FILE",
     help="SAM 2 configuration of the weights: sam2_hiera_nano, a published one such as sam2.1_hiera_t, or a file.",
 )
-@click.option("--network-size", metavar="WxH", help="Size that images are resized to. Default: the weights' own.")
+@click.option(
+    "--network-size",
+    type=ImageSize(),
+    metavar="WxH",
+    help="Size that images are resized to. Default: the weights' own.",
+)
 @click.option(
     "--tracks",
     is_flag=True,
     help="Follow each object through the films of the cameras. Needs published weights (nano has no memory).",
 )
-@click.option(
+@_least(
     "--min-quality",
-    type=_SHARE,
-    default=_DEFAULTS.quality,
-    show_default=True,
-    help="Least quality of a mask: the geometric mean of expected IoU and agreement.",
+    _DEFAULTS.quality,
+    "Least quality of a mask: the geometric mean of expected IoU and agreement.",
 )
-@click.option("--min-iou", type=_SHARE, default=_DEFAULTS.iou, show_default=True, help="Least IoU that SAM 2 expects.")
-@click.option(
+@_least("--min-iou", _DEFAULTS.iou, "Least IoU that SAM 2 expects.")
+@_least(
     "--min-agreement",
-    type=_SHARE,
-    default=_DEFAULTS.agreement,
-    show_default=True,
-    help="Least IoU of the mask's bounds and those of the 3D box, as far as no nearer box covers it.",
+    _DEFAULTS.agreement,
+    "Least IoU of the mask's bounds and those of the 3D box, as far as no nearer box covers it.",
 )
-@click.option(
-    "--min-visible",
-    type=_SHARE,
-    default=_DEFAULTS.visible,
-    show_default=True,
-    help="Least share of the 3D box's outline that the mask fills.",
-)
+@_least("--min-visible", _DEFAULTS.visible, "Least share of the 3D box's outline that the mask fills.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -94,7 +94,7 @@ def label(
     min_score: float,
     weights: str,
     config: str,
-    network_size: str | None,
+    network_size: tuple[int, int] | None,
     tracks: bool,
     min_quality: float,
     min_iou: float,
@@ -129,7 +129,7 @@ def label(
         min_score=min_score,
         config=config,
         weights=weights,
-        network_size=_size(network_size),
+        network_size=network_size,
         thresholds=Thresholds(min_quality, min_iou, min_agreement, min_visible),
         tracks=tracks,
         device=device,
@@ -144,13 +144,3 @@ def _training_split(version: str) -> str:
     if version not in SPLITS_OF_VERSION:
         raise UsageError(f"--version {version}: its training split is not known", fix="name one with --split")
     return SPLITS_OF_VERSION[version][0]
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """`1024x576` to (576, 1024)."""
-    if text is None:
-        return None
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
-        raise UsageError(f"--network-size {text} is not of the form WxH", fix="write --network-size 512x288")
-    return int(height), int(width)

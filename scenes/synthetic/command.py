@@ -6,16 +6,8 @@ from pathlib import Path
 
 import click
 
-from configs.errors import UsageError
+from configs.image_size import ImageSize
 from scenes.synthetic import make_synthetic
-
-
-def _read_size(text: str) -> tuple[int, int]:
-    """`WIDTHxHEIGHT` -> (height, width)."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise UsageError(f"--image-size {text!r} is not WIDTHxHEIGHT", fix="write it like 1600x900")
-    return int(height), int(width)
 
 
 @click.command("synth")
@@ -23,7 +15,8 @@ def _read_size(text: str) -> tuple[int, int]:
               help="Folder of the set.")  # fmt: skip
 @click.option("--scenes", type=int, default=10, show_default=True, help="Number of scenes; the last fifth is held out.")
 @click.option("--samples", type=int, default=20, show_default=True, help="Key frames per scene, two a second.")
-@click.option("--image-size", default="1600x900", show_default=True, metavar="WxH", help="Size of the camera images.")
+@click.option("--image-size", type=ImageSize(), default="1600x900", show_default=True, metavar="WxH",
+              help="Size of the camera images.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same bytes.")
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="Processes; by default one per usable core.")
 @click.option("--lidar-sweeps/--no-lidar-sweeps", default=True, show_default=True,
@@ -36,7 +29,7 @@ def synth(
     out: Path,
     scenes: int,
     samples: int,
-    image_size: str,
+    image_size: tuple[int, int],
     seed: int,
     workers: int | None,
     lidar_sweeps: bool,
@@ -47,7 +40,7 @@ def synth(
     """Make a synthetic driving set in the nuScenes v1.0 layout, with instance masks and LiDAR point labels."""
     click.echo(f"Synthetic data (nothing here was recorded): {scenes} scenes of {samples} samples into {out}")
     summary = make_synthetic(
-        out, scenes=scenes, samples_per_scene=samples, image_size=_read_size(image_size), seed=seed, workers=workers,
+        out, scenes=scenes, samples_per_scene=samples, image_size=image_size, seed=seed, workers=workers,
         lidar_sweeps=lidar_sweeps, camera_sweeps=camera_sweeps, reach=reach, overwrite=overwrite,
     )  # fmt: skip
     if summary.reused:

@@ -36,7 +36,7 @@ def test_images_boxes_memory_and_a_detector(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--device", "cuda:99"], "cuda:99"),
-        (["--network-size", "large"], "WxH"),
+        (["--network-size", "large"], "--network-size 'large' is not WIDTHxHEIGHT"),
         (["--network-size", "90x60"], "multiple"),
     ],
 )

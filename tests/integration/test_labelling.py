@@ -248,7 +248,7 @@ def test_a_folder_of_other_things_is_refused(label: Label, tmp_path: Path, capsy
         (["--weights", "nowhere.pt"], 2, "nowhere.pt"),
         (["--tracks"], 2, "no memory"),
         (["--results", "nowhere.json"], 3, "nowhere.json"),
-        (["--network-size", "big"], 2, "WxH"),
+        (["--network-size", "big"], 2, "WIDTHxHEIGHT"),
         (["--network-size", "100x100"], 2, "multiple of 32"),
         (["--config", "sam2.1_hiera_t"], 2, "does not fit"),
         (["--version", "v9"], 3, "v9"),

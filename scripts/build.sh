@@ -15,11 +15,18 @@ usage: scripts/build.sh [OPTIONS]
   --no-cache         every layer anew
   --no-test          leave out the trial of the finished image
   --dry-run          show the command, and stop
+
+BEVNEXT_SAM2_TORCH and BEVNEXT_SAM2_BASE_IMAGE, of the environment or of .env, stand in for --torch and --base-image.
 TXT
 }
 fail() { printf 'error: %s\n  fix: %s\n' "$1" "${2:-see scripts/build.sh --help}" >&2; exit 2; }
 
-target=runtime tag="" torch=default base=${BEVNEXT_SAM2_BASE_IMAGE:-} dry_run="" test=yes
+setting() { # name: its value in the environment, else in .env, as Compose takes it
+    [ -n "${!1:-}" ] && printf '%s' "${!1}" && return
+    [ ! -f .env ] || sed -n "s/^$1=//p" .env | tail -1
+}
+
+target=runtime tag="" torch=$(setting BEVNEXT_SAM2_TORCH) base=$(setting BEVNEXT_SAM2_BASE_IMAGE) dry_run="" test=yes
 flags=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -31,7 +38,7 @@ while [ $# -gt 0 ]; do
         --tag) tag=$2 && shift 2 ;;
         --torch) torch=$2 && shift 2 ;;
         --base-image) base=$2 && shift 2 ;;
-        --gpu) shift ;;
+        --gpu) torch=default && shift ;;
         --cpu | --no-gpu) torch=cpu && shift ;;
         --no-cache) flags+=(--no-cache) && shift ;;
         --no-test) test="" && shift ;;
@@ -46,7 +53,7 @@ case $target in
 esac
 user=$(id -u) group=$(id -g)
 [ "$user" != 0 ] || user=1000 group=1000 # containers do not run as root
-command=(docker build --file docker/Dockerfile --target "$target" --tag "$tag" --build-arg "TORCH=$torch"
+command=(docker build --file docker/Dockerfile --target "$target" --tag "$tag" --build-arg "TORCH=${torch:-default}"
     --build-arg "UID=$user" --build-arg "GID=$group" --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)"
     ${base:+--build-arg "BASE_IMAGE=$base"} "${flags[@]}" .)
 

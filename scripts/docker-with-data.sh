@@ -79,9 +79,10 @@ if [ "$strategy" != s3 ]; then
     data=$(realpath --canonicalize-missing --no-symlinks "$data")
 fi
 if [ "$strategy" = symlink ]; then
-    while IFS= read -r target; do
+    while IFS= read -r link; do # Docker would make a folder that is not there
+        target=$(realpath --canonicalize-existing "$link" 2>/dev/null) || fail "$link leads nowhere" "correct the link, or remove it"
         mounts+=(--volume "$target:$target:ro")
-    done < <(find "$data" -maxdepth 1 -type l -exec realpath {} + | sort -u)
+    done < <(find "$data" -maxdepth 1 -type l | sort)
 fi
 
 # What runs on the host, and `train`, whose plan is made there, need the path of the host.

@@ -62,6 +62,8 @@ BEVNEXT_SAM2_GID=$group"
     fi
     local kept
     kept=$(grep -vE '^BEVNEXT_SAM2_(DEVICE|UID|GID)=' "$file" 2>/dev/null || true)
+    # passwords may stand there, too: nobody else is let in
+    [ ! -e "$file" ] || cp --attributes-only --preserve=mode,ownership "$file" "$file.new"
     printf '%s\n' ${kept:+"$kept"} "$lines" >"$file.new"
     mv "$file.new" "$file"
     printf 'note: wrote BEVNEXT_SAM2_DEVICE=%s to .env (%s); change it there, or run scripts/setup_gpu.sh --write-env again\n' "$device" "$why" >&2

@@ -186,6 +186,15 @@ def test_setup_writes_its_own_lines_of_env_and_keeps_the_others(checkout: Checko
     assert lines[:3] == ["MINE=1", "BEVNEXT_SAM2_DEVICE=cpu", f"BEVNEXT_SAM2_UID={user}"]
 
 
+def test_who_may_read_env_stays_as_it_was(checkout: Checkout) -> None:
+    env = checkout.root / ".env"
+    env.write_text("BEVNEXT_SAM2_GRAFANA_PASSWORD=x\n")
+    for mode in (0o600, 0o664):
+        env.chmod(mode)
+        assert checkout("setup_gpu.sh --write-env").returncode == 0
+        assert env.stat().st_mode & 0o777 == mode
+
+
 def test_setup_shows_the_commands_of_an_installation_and_never_ends_containers(checkout: Checkout) -> None:
     checkout.program("docker", "1234\n")
     checkout.program("sudo")
@@ -208,6 +217,18 @@ def test_build_shows_its_command(checkout: Checkout) -> None:
     assert f"UID={os.getuid() or 1000}" in words
     assert checkout("build.sh --target x").returncode == 2
     assert checkout("build.sh --tag").returncode == 2
+
+
+def test_build_takes_what_env_says(checkout: Checkout) -> None:
+    words = shlex.split(checkout("build.sh --dry-run").stdout)
+    assert "TORCH=default" in words
+    assert not any(word.startswith("BASE_IMAGE=") for word in words)
+    (checkout.root / ".env").write_text("BEVNEXT_SAM2_TORCH=cpu\nBEVNEXT_SAM2_BASE_IMAGE=debian:bookworm-slim\n")
+    words = shlex.split(checkout("build.sh --dry-run").stdout)
+    assert {"TORCH=cpu", "BASE_IMAGE=debian:bookworm-slim"} <= set(words)
+    assert "TORCH=default" in shlex.split(checkout("build.sh --gpu --dry-run").stdout)
+    named = checkout("build.sh --torch cu126 --dry-run", BEVNEXT_SAM2_BASE_IMAGE="ubuntu:24.04")
+    assert {"TORCH=cu126", "BASE_IMAGE=ubuntu:24.04"} <= set(shlex.split(named.stdout))
 
 
 # --- docker-with-data.sh ---------------------------------------------------------------------------------------------
@@ -252,6 +273,12 @@ def test_strategy_symlink_mounts_what_the_links_point_to(checkout: Checkout, dat
     done = checkout(f"docker-with-data.sh symlink --data-path '{data}' --dry-run -- data check")
     words = shlex.split(done.stdout)
     assert words[words.index("--volume") + 1] == f"{disk}:{disk}:ro"
+
+
+def test_a_link_that_leads_nowhere_is_an_error(checkout: Checkout, data: Path) -> None:
+    (data / "sweeps").symlink_to("/no/such/disk")
+    done = checkout(f"docker-with-data.sh symlink --data-path '{data}' --dry-run -- data check")
+    assert (done.returncode, "sweeps leads nowhere" in done.stderr) == (2, True)
 
 
 def test_strategy_shared_fills_a_volume_once(checkout: Checkout, data: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +21,10 @@ from configs.schema import Recipe
 
 KEPT_SECTIONS: Final = ("model", "data", "optimizer")
 """Parts of a recipe that one run cannot change on the way."""
+LOCK: Final = ".lock"
+"""In the run directory: held by the launcher that trains there."""
+NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""Of file systems that have none, as some of clusters."""
 
 
 class Launch(BaseModel):
@@ -67,6 +75,28 @@ def check_run(run_dir: Path, resume: str) -> None:
         raise UsageError(
             f"--resume {resume}: {run_dir} holds checkpoints of its own", fix="start another run with --run NAME"
         )
+
+
+@contextmanager
+def alone_in(run_dir: Path) -> Iterator[None]:
+    """Keep a second launcher of this machine out of a run directory, as long as the file system can.
+
+    Raises:
+        UsageError: another one trains there.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / LOCK).open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another `train` is at work in {run_dir}",
+                fix="wait for it, or start another run beside it with --run NAME",
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        yield
 
 
 def check_recipe(run_dir: Path, recipe: Recipe) -> None:

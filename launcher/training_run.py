@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
+from contextlib import nullcontext
 from dataclasses import replace
 
 import click
@@ -19,7 +20,7 @@ from launcher.own_process import ROOT, own_command, own_environment, shown
 from launcher.plan_table import show_plan
 from launcher.planning import PlannedRun, decide, plan_run
 from launcher.retries import run_with_retries
-from launcher.run_folder import write_run
+from launcher.run_folder import alone_in, write_run
 from launcher.supervision import supervise
 
 PREPARATION_GRACE_SECONDS = 10.0
@@ -38,6 +39,12 @@ def train_run(request: TrainRequest) -> int:
             if code := _prepare(step, stdout_is_taken=request.as_json):
                 return code
         run = plan_run(choices)
+    with alone_in(choices.run_dir) if run.plan.nodes == 1 else nullcontext():  # several machines share the directory
+        return _train(run, request)
+
+
+def _train(run: PlannedRun, request: TrainRequest) -> int:
+    choices = run.choices
     if run.plan.batch_candidates:
         verdict = _try_batches(run, as_json=request.as_json)
         if verdict.code is not ExitCode.DONE:

@@ -17,14 +17,14 @@ from typing import Final
 
 import pytest
 
-from configs.errors import ExitCode
+from configs.errors import ExitCode, UsageError
 from launcher import training_run
 from launcher.options import TrainRequest
 from launcher.outcome import Verdict
 from launcher.own_process import ROOT
 from launcher.planning import PlannedRun, decide, plan_run
 from launcher.retries import run_with_retries
-from launcher.run_folder import write_run
+from launcher.run_folder import alone_in, write_run
 from launcher.training_run import start
 from monitoring.devices import GpuSurvey
 
@@ -166,6 +166,17 @@ def test_stopped_while_the_data_are_prepared(
         assert training_run.train_run(TrainRequest(device="cpu")) == ExitCode.PREEMPTED
     assert begun == ["synth"]
     assert "stopped before the training began" in capfd.readouterr().err
+
+
+def test_two_launchers_do_not_train_in_one_directory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_run, "start", lambda *arguments, **others: Verdict(ExitCode.DONE))
+    request = TrainRequest(data_root=root, version="v1.0-synthetic", device="cpu")
+    run_dir = decide(request).run_dir
+    with alone_in(run_dir), pytest.raises(UsageError, match="another `train` is at work") as caught:
+        training_run.train_run(request)
+    assert "--run NAME" in caught.value.fix
+    assert not (run_dir / "plan.json").exists()
+    assert training_run.train_run(request) == 0
 
 
 def test_a_retry_after_a_crash(run: PlannedRun) -> None:

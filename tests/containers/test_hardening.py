@@ -110,11 +110,3 @@ def test_unknown_device_is_an_error() -> None:
     with pytest.raises(subprocess.CalledProcessError) as error:
         compose_config({"BEVNEXT_SAM2_DEVICE": "tpu"})
     assert "device.tpu.yaml" in error.value.stderr
-
-
-def test_example_settings_are_all_known() -> None:
-    files = (ROOT / "compose.yaml", *(ROOT / "compose").glob("*.yaml"))
-    text = "".join(file.read_text() for file in files)
-    example = [line[1:].partition("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if "=" in line]
-    assert example
-    assert not [name for name in example if f"${{{name}:" not in text]

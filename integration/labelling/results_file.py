@@ -60,7 +60,10 @@ def read_results(path: Path, samples: Collection[str], min_score: float) -> Resu
         )
     records = {token: _chosen(path, token, results[token], min_score) for token in samples}
     if not any(records.values()):
-        raise DataError(f"{path} holds no boxes with a score of {min_score:g} or more", fix="lower --min-score")
+        raise DataError(
+            f"{path} holds no boxes with a score of {min_score:g} or more",
+            fix="give one with higher scores, or lower `sam2 label --min-score`",
+        )
     tracked = all("tracking_id" in record for own in records.values() for record in own)
     frames = {token: _frame_boxes(path, token, own, tracked) for token, own in records.items()}
     return ResultBoxes(frames, tracked, hashlib.sha256(content).hexdigest())

@@ -8,19 +8,21 @@ from typing import Final
 
 import click
 
-from configs.errors import UsageError
+from configs.image_size import ImageSize
+from configs.remote_location import DataRoot
 from integration.labelling.command import label
 
 DEFAULT_ROOT: Final = Path("data/synthetic")
-DEFAULT_SIZE: Final = "512x288"
+DEFAULT_SIZE: Final = (288, 512)
+"""Height and width of the network image that a training from scratch takes."""
 
 _ROOT = click.option(
     "--data-root",
     "--data-path",
-    type=click.Path(path_type=Path),
+    type=DataRoot(),
     default=DEFAULT_ROOT,
     show_default=True,
-    metavar="DIR",
+    metavar="DIR|s3://...",
     help="Root of the data; sets of scenes with their index (`data index`).",
 )
 _DATA = click.option(
@@ -67,11 +69,16 @@ sam2.add_command(label)
     "--objects", type=click.IntRange(min=1), default=6, show_default=True, help="Most objects of an image that train."
 )
 @click.option(
-    "--learning-rate", type=float, help="Peak rate. Default: 1e-3 from scratch, 1e-4 with --weights (decoder alone)."
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Peak rate. Default: 1e-3 from scratch, 1e-4 with --weights (decoder alone).",
 )
 @click.option("--encoder/--no-encoder", default=None, help="Train the image encoder too. Default: from scratch only.")
 @click.option(
-    "--network-size", metavar="WxH", help=f"Size that images are resized to. Default: {DEFAULT_SIZE} from scratch."
+    "--network-size",
+    type=ImageSize(),
+    metavar="WxH",
+    help="Size that images are resized to. Default: {1}x{0} from scratch, else the weights' own.".format(*DEFAULT_SIZE),
 )
 @click.option(
     "--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda, cuda:1, ..."
@@ -100,7 +107,7 @@ def train(
     objects: int,
     learning_rate: float | None,
     encoder: bool | None,
-    network_size: str | None,
+    network_size: tuple[int, int] | None,
     device: str,
     workers: int,
     seed: int,
@@ -126,12 +133,11 @@ def train(
     """
     from integration.masks.session import DataChoice, TrainingChoice, run_training
 
-    size = _size(network_size or (DEFAULT_SIZE if weights is None else None))
     choice = TrainingChoice(
         data=DataChoice(data, data_root, version, split),
         config=config,
         weights=weights,
-        network_size=size,
+        network_size=network_size or (DEFAULT_SIZE if weights is None else None),
         objects=objects,
         device=device,
         learning_rate=learning_rate or (1e-3 if weights is None else 1e-4),
@@ -236,13 +242,3 @@ def calibrate(
     choice = DataChoice("scenes", data_root, version, split)
     click.echo(feedback_table(run_calibration(choice, results, config, weights, device, out)))
     click.echo(f"feedback: {out}")
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """`512x288` to (288, 512)."""
-    if text is None:
-        return None
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
-        raise UsageError(f"--network-size {text} is not of the form WxH", fix=f"write --network-size {DEFAULT_SIZE}")
-    return int(height), int(width)

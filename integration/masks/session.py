@@ -101,6 +101,9 @@ def run_training(choice: TrainingChoice, out: Path, say: Callable[[str], None]) 
         state=state,
         made_of={
             "data": str(choice.data.root.resolve()),
+            "kind": choice.data.kind,
+            "version": choice.data.version,
+            "split": choice.data.split,
             "examples": len(examples),
             "objects": choice.objects,
             "config": choice.config,
@@ -151,8 +154,9 @@ def table(summary: Summary) -> str:
     """The scores as lines of text."""
     if not summary:
         raise DataError("the data show no object that can be scored", fix="give another split")
-    ways = list(next(iter(summary.values())))
-    names = [name for name in summary["all"][ways[0]] if name != "objects"]
+    first = next(iter(summary.values()))
+    ways = list(first)
+    names = [name for name in first[ways[0]] if name != "objects"]
     width = max(28, 9 * len(names))
     head = f"{'':21s}{'objects':>9s}" + "".join(f"{way:>{width}s}" for way in ways)
     lines = [head, f"{'':30s}" + "".join(f"{name:>9s}" for name in map(_short, names)).rjust(width) * len(ways)]

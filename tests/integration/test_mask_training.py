@@ -54,6 +54,8 @@ def test_stopped_and_continued_is_as_never_stopped(
         curve.write('{"step": 3, "lr": 0')  # what a process that died later would leave
     assert run(options(town, parts, "--resume", "auto", "--learning-rate", "0.1")) == 2
     assert "learning_rate 0.001 there, 0.1 now" in capsys.readouterr().err
+    assert run(options(town, parts, "--resume", "auto", "--split", "synthetic_val")) == 2
+    assert "split None there, 'synthetic_val' now" in capsys.readouterr().err
     assert run(options(town, parts, "--resume", "auto")) == 0
     assert not (parts / STATE).exists()
     expected, found = load_file(whole / WEIGHTS), load_file(parts / WEIGHTS)

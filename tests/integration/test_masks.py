@@ -6,11 +6,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
 
 from configs.errors import DataError
+from configs.remote_location import DataRoot
+from integration.labelling.command import label
+from integration.masks.commands import calibrate, evaluate, train
 from integration.masks.examples import MaskExamples
 from integration.masks.losses import mask_losses
 from integration.masks.metrics import MaskScores, boundary_f, mask_iou
@@ -119,6 +123,17 @@ def test_train_and_eval_from_the_command_line(
     summary = json.loads(capsys.readouterr().out)
     assert set(summary["all"]) == {"SAM 2", "hull filled", "hull without nearer hulls"}
     assert 0.3 < summary["all"]["hull filled"]["iou"] < 0.95
+
+
+@pytest.mark.parametrize("command", [train, evaluate, calibrate, label])
+def test_data_on_s3_are_named_by_their_address(command: click.Command) -> None:
+    found = {option.name: option.type for option in command.params}
+    assert isinstance(found["data_root"], DataRoot)
+
+
+def test_a_rate_of_zero_is_no_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sam2", "train", "--learning-rate", "0"]) == 2
+    assert "--learning-rate" in capsys.readouterr().err
 
 
 def test_data_without_masks_is_refused(tmp_path: Path, index: SceneIndex) -> None:

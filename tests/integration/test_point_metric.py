@@ -11,6 +11,7 @@ from integration.lidar_points import points_in_images, points_in_solids, visible
 from integration.masks.examples import ExactMasks
 from integration.masks.point_evaluate import MasksOf, evaluate_by_points
 from integration.masks.point_metric import PointScores, PointTruth, Scores
+from integration.masks.session import table
 from integration.projection import ALL_VISIBLE, CameraRig, Visibility, box_corners, project_boxes, worth
 from integration.scene_boxes import annotated_boxes, annotated_corners, lidar_points, rig_of
 from scenes.frame import Frame
@@ -136,6 +137,7 @@ def test_what_each_number_counts() -> None:
     expected = {"recall": 0.6, "precision": 0.75, "f1": 12 / 18, "depth_leak": 3.0, "objects": 1}
     assert found["all"]["mask"] == pytest.approx(expected)
     assert found["all"]["hull"]["precision"] == pytest.approx(10 / 15)
+    assert "moving" in table({"moving": found["moving"]})  # of a split in which nothing stands
     assert found["car"]["nothing"] == {"recall": 0, "precision": 0, "f1": 0, "depth_leak": 0, "objects": 1}
 
 

@@ -237,6 +237,8 @@ class BEVSAMFusion(nn.Module):
             raise UsageError(
                 f"{len(boxes)} boxes_3d, {len(scores)} scores, {len(labels)} labels", fix="give as many of each"
             )
+        if not bool(scores.isfinite().all()):
+            raise UsageError("detections have a score that is no number", fix="leave such boxes out")
         return boxes, scores, labels
 
     def _in_our_format(self, boxes: Tensor) -> Tensor:

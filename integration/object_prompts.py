@@ -130,5 +130,6 @@ def _tight_in_image(logits: Tensor, rig: CameraRig, pairs: Pairs) -> Tensor:
     """Bounds of masks in pixels of the image; the pair's own box where a mask is empty."""
     found = logits[:, 0] > 0
     rows, columns = found.shape[1:]
-    boxes = tight_boxes(found) * logits.new_tensor([rig.size[1] / columns, rig.size[0] / rows] * 2)
+    boxes = tight_boxes(found)
+    boxes = boxes * boxes.new_tensor([rig.size[1] / columns, rig.size[0] / rows] * 2)
     return torch.where(found.flatten(1).any(1)[:, None], boxes, pairs.box.float())

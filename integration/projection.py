@@ -57,6 +57,11 @@ class CameraRig:
                 )
             if matrix is not None and not bool(matrix.isfinite().all()):
                 raise UsageError(f"camera calibration: {name} holds values that are no numbers", fix="correct it")
+        if self.delay is not None and not (self.delay.shape == (cameras,) and bool(self.delay.isfinite().all())):
+            raise UsageError(
+                f"camera calibration: delay is {self.delay.tolist()}, not {cameras} numbers",
+                fix="give seconds, one value per camera",
+            )
 
     def __len__(self) -> int:
         return len(self.img_from_cam)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +45,8 @@ def load_segmenter(
     Raises:
         UsageError: no such file or configuration, or weights that belong to another one.
     """
-    network = construct_sam2(config)
+    with _current(torch.device(device)):
+        network = construct_sam2(config)
     if checkpoint is None:
         return Segmenter(network, network_size, wants_outline).to(device).eval()
     file = read_weights(checkpoint)
@@ -76,6 +78,11 @@ def digest(module: nn.Module) -> bytes:
         sha.update(name.encode())
         sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return sha.digest()
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """A GPU is made the current one: the package puts small tables there while it builds."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _notes(path: Path) -> Mapping[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 from configs.errors import UsageError
 from configs.published_weights import published_files
-from integration import sam2_package
+from integration import sam2_package, sam2_weights
 from integration.sam2_package import NANO, construct_sam2, find_config, known_configs
 from integration.sam2_weights import digest, load_segmenter, save_segmenter
 from integration.segmenter import NO_POINT, POSITIVE, Prompts, Segmenter, upsample
@@ -136,6 +138,31 @@ def test_points_that_are_no_numbers_are_refused(segmenter: Segmenter) -> None:
     prompts = Prompts(torch.zeros(1, dtype=torch.int64), torch.full((1, 1, 2), torch.nan), torch.full((1, 1), POSITIVE))
     with pytest.raises(UsageError, match="not a number"):
         segmenter.decode(segmenter.encode(pictures()), prompts)
+
+
+def test_it_is_built_on_the_gpu_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package puts tables on the current GPU: another one's memory is not to be touched."""
+    current: list[str] = []
+
+    @contextmanager
+    def made_current(device: torch.device) -> Iterator[None]:
+        current.append(str(device))
+        yield
+        current.pop()
+
+    class BuiltError(Exception):
+        pass
+
+    def build(config: str) -> None:
+        raise BuiltError(config, *current)
+
+    monkeypatch.setattr(torch.cuda, "device", made_current)
+    monkeypatch.setattr(sam2_weights, "construct_sam2", build)
+    for device, expected in (("cuda:1", (NANO, "cuda:1")), ("cpu", (NANO,))):
+        current.clear()
+        with pytest.raises(BuiltError) as ended:
+            load_segmenter(NANO, None, device=device)
+        assert ended.value.args == expected
 
 
 def test_saved_weights_come_back(segmenter: Segmenter, tmp_path: Path) -> None:

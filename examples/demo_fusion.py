@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from configs.errors import BevnextError
+from configs.errors import BevnextError, UsageError
 from configs.mask_weights import choose_mask_weights
 from evaluation.figures.sample_view import view_of
 from evaluation.global_boxes import from_annotations
@@ -27,7 +27,7 @@ from scenes import open_index
 @click.command()
 @click.option("--data-root", type=click.Path(path_type=Path), default=Path("data/synthetic"), show_default=True)
 @click.option("--version", default="v1.0-synthetic", show_default=True)
-@click.option("--row", default=0, show_default=True, help="Which sample of the index.")
+@click.option("--row", type=click.IntRange(min=0), default=0, show_default=True, help="Which sample of the index.")
 @click.option(
     "--weights", help="Weights of SAM 2: a file, or a name of `checkpoints list`. Default: those that are here."
 )
@@ -37,6 +37,8 @@ def main(data_root: Path, version: str, row: int, weights: str | None, config: s
     """Write pictures of one sample, and its boxes and masks."""
     sam2 = choose_mask_weights(weights, config)
     index = open_index(data_root, version)
+    if row >= len(index):
+        raise UsageError(f"--row {row}: the index has {len(index)} samples", fix=f"use 0 to {len(index) - 1}")
     view, boxes, token = view_of(index, row), from_annotations(index.frame(row).annotations), index.token(row)
 
     masks = segment(mask_maker(sam2), view, boxes)

@@ -33,10 +33,10 @@ from evaluation.trained import load_weights
 @click.option("--calibration", type=click.Path(path_type=Path), help="Default: calibration.json in the folder.")
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
-@click.option("--score-threshold", type=float, default=0.3, show_default=True)
+@click.option("--score-threshold", type=click.FloatRange(0, 1), default=0.3, show_default=True)
 @click.option("--sam2-config", help="SAM 2 configuration. Default: the one that the weights belong to.")
 @click.option("--sam2-weights", help="Weights of SAM 2; without them there are boxes alone.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto (a GPU if there is one), cpu, cuda, ...")
 def main(
     config: str,
     checkpoint: str,
@@ -51,15 +51,16 @@ def main(
 ) -> None:
     """Boxes, and masks where SAM 2's weights are given, of six images in a folder."""
     place = choose_device(device)
+    weights = None if sam2_weights is None else choose_mask_weights(sam2_weights, sam2_config)
+    fusion = None if weights is None else mask_maker(weights, place)
     view = read_camera_folder(folder, calibration)
     found = detect(load_weights(config, checkpoint, overrides, place), view, place)
     boxes = found.keep(found.scores >= score_threshold)
     path = replace_text(output / "boxes.json", json.dumps(box_records(boxes), indent=1) + "\n")
     click.echo(f"{len(boxes)} boxes: {path}")
-    if sam2_weights is None:
+    if weights is None or fusion is None:
         return
-    weights = choose_mask_weights(sam2_weights, sam2_config)
-    masks = segment(mask_maker(weights, place), view, boxes)
+    masks = segment(fusion, view, boxes)
     draw_objects_of(view, boxes, masks, output, "001", "predicted")
     write_masks(output / MASKS_FILE, {view.title: masks}, weights, path.name)
     click.echo(f"{len(masks)} masks: {output}/{MASKS_FILE}, {output}/001_cameras.jpg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ pytest.importorskip("sam2", reason="the sam2 package is not installed (scripts/s
 
 WIDTH, HEIGHT = 161, 91
 """Odd, and of another shape than the detector's recipe."""
+CHECKOUT = Path(__file__).parents[2]
 BOX = {"class": "car", "x": 12, "y": 0, "z": 0.8, "length": 4, "width": 2, "height": 1.6, "yaw": 0.3}
 
 
@@ -160,6 +162,63 @@ def test_nothing_named_makes_the_synthetic_set_and_the_weights(
     assert len([*(tmp_path / "outputs/demo").glob("*/001_cameras.jpg")]) == 1
     assert bevnext_sam2(["demo", "--device", "cpu", "--make-weights"]) == 0
     assert len(trained) == 1
+
+
+# --- programs that are started by their file ------------------------------------------------------------------------
+
+
+def exit_code_of(program: str, *arguments: str) -> object:
+    """Of `python PROGRAM ARGUMENTS`, in this process."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("sys.argv", [program, *arguments])
+        runpy.run_path(str(CHECKOUT / program), run_name="__main__")
+    return ended.value.code
+
+
+def test_inference_on_a_folder(
+    rig: Path,
+    nano: str,
+    detector: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = ["tools/inference.py", *detector[:-2], "--input", str(rig)]
+    masked = [*line, "--sam2-weights", nano]
+    alone, nothing, out = (tmp_path / name for name in ("alone", "nothing", "out"))
+    assert exit_code_of(*line, "--score-threshold", "0.05", "--output", str(alone)) == 0
+    assert [path.name for path in alone.iterdir()] == ["boxes.json"]
+    assert len(read_boxes(alone / "boxes.json")) > 0
+    assert exit_code_of(*masked, "--score-threshold", "1", "--output", str(nothing)) == 0
+    assert json.loads((nothing / "boxes.json").read_text()) == []
+    assert (nothing / "001_objects.jpg").is_file()
+    # An untrained detector's boxes are seen by no camera.
+    monkeypatch.setattr("evaluation.camera_folder.detect", lambda *given: boxes_at([(12.0, 0.0)]))
+    assert exit_code_of(*masked, "--output", str(out)) == 0
+    (mask,) = read_masks(out / "masks.json")["rig"]
+    assert (mask.box, mask.camera, mask.segmentation["size"]) == (0, "CAM_FRONT", [HEIGHT, WIDTH])
+    assert {"boxes.json", "001_cameras.jpg", "001_bev.png", "001_objects.jpg"} <= {one.name for one in out.iterdir()}
+    capsys.readouterr()
+    assert exit_code_of(*line, "--sam2-weights", "nowhere.pt", "--output", str(tmp_path / "none")) == 2
+    assert "nowhere.pt" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_example(
+    synthetic_index: SceneIndex, nano: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["examples/demo_fusion.py", "--data-root", str(synthetic_index.dataroot), "--weights", nano]
+    assert exit_code_of(*line, "--out", str(tmp_path)) == 0
+    assert "nano, trained on the synthetic set" in capsys.readouterr().out
+    token = synthetic_index.token(0)
+    assert len(read_results(tmp_path / "results_nusc.json")[token]) > 0
+    assert read_masks(tmp_path / "masks.json").keys() == {token}
+    assert (tmp_path / "001_cameras.jpg").is_file()
+    assert exit_code_of(*line, "--row", "4") == 2
+    assert "--row 4" in capsys.readouterr().err
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
 
 
 def spoil(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-AlertKind = Literal["gpu_lost", "device_error", "monitor", "no_progress", "not_finite", "disk", "ended", "throttled"]
+AlertKind = Literal["gpu_lost", "device_error", "monitor", "no_progress", "not_finite", "disk", "ended"]
 DeviceKind = Literal["gpu", "instance", "npu"]
 
 

@@ -29,7 +29,6 @@ class RankTrace:
     loader_starved: float | None = None
     allocator_retries: int | None = None
     """Since the start."""
-    out_of_memory: int = 0
 
     @property
     def work(self) -> float:
@@ -161,5 +160,4 @@ def _rank(one: Mapping[str, Any]) -> RankTrace:
         loader_cpu=one.get("loader_cpu"),
         loader_starved=one.get("loader_starved"),
         allocator_retries=one.get("allocator_retries"),
-        out_of_memory=one.get("out_of_memory", 0),
     )

@@ -39,7 +39,7 @@ RETRIES: Final = 0.01
 """Allocator retries per step: each stops the device and gives memory back to the driver."""
 HOST_MEMORY: Final = 0.95
 IDLE_SM, IDLE_UTILISATION, HALF_MEMORY = 40.0, 60.0, 0.5
-BUSY_READER, BLOCKED_READER, BUSY_HOST, BUSY_IOWAIT = 0.6, 0.5, 90.0, 15.0
+BLOCKED_READER, BUSY_HOST, BUSY_IOWAIT = 0.5, 90.0, 15.0
 WINDOWS: Final = 2
 """Windows after the first before anything is said."""
 

@@ -65,6 +65,7 @@ class CheckpointWriter:
             place = Future()
             place.set_result(self.folder.write(manifest, snapshot.payloads()))
         self._pending = _Pending(manifest.step, place, begun, time.perf_counter() - begun)
+        self.reporter.stalled(self._pending.stalled)
         self.collect()
 
     def collect(self) -> None:
@@ -77,5 +78,8 @@ class CheckpointWriter:
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
+        begun = time.perf_counter()
         place = pending.place.result()
-        self.reporter.checkpoint(pending.step, place, time.perf_counter() - pending.begun, pending.stalled)
+        waited = time.perf_counter() - begun
+        self.reporter.stalled(waited)
+        self.reporter.checkpoint(pending.step, place, time.perf_counter() - pending.begun, pending.stalled + waited)

@@ -53,8 +53,11 @@ class SilentReporter:
             ranks: what every process measured since the last figures, where figures are due.
         """
 
+    def stalled(self, seconds: float) -> None:
+        """Training has just waited for a checkpoint."""
+
     def checkpoint(self, step: int, place: Path, seconds: float, stalled: float) -> None:
-        """A checkpoint has been written; training waited for `stalled` of the seconds."""
+        """A checkpoint has been written, some steps later perhaps; training waited for `stalled` of the seconds."""
 
     def fault(self, step: int, fault: StepFault, answer: str) -> None:
         """A step was not finite; `answer` says what became of it."""
@@ -136,13 +139,15 @@ class Reporter(SilentReporter):
             self._figures(step, report, ranks or ())
         self._progress.update(self._task, completed=step)
 
+    def stalled(self, seconds: float) -> None:
+        self._window.begun += seconds
+        self._pace.aside += seconds
+
     def checkpoint(self, step: int, place: Path, seconds: float, stalled: float) -> None:
         size = sum(file.stat().st_size for file in place.iterdir())
         figures = {"seconds": seconds, "stalled_seconds": stalled, "bytes": size}
         self._metrics.write("checkpoint", step, figures, epoch=self._epoch(step))
         self.say(f"saved {place} ({size / 2**20:.1f} MiB in {seconds:.2f} s)")
-        self._window.begun += stalled
-        self._pace.aside += stalled
 
     def fault(self, step: int, fault: StepFault, answer: str) -> None:
         self._metrics.write("fault", step, {}, reason=fault.reason, answer=answer, tokens=list(fault.tokens))

@@ -84,6 +84,21 @@ def test_data_wait_is_the_share_of_time_spent_waiting(tmp_path: Path) -> None:
     assert share == pytest.approx(0.002 / (8 / float(str(event["samples_per_second"]))), rel=1e-6)
 
 
+def test_what_a_checkpoint_costs_is_taken_from_the_steps_that_waited_for_it(tmp_path: Path) -> None:
+    """It may be told later, when it is on disk."""
+    spoken, _ = reporter(tmp_path)
+    spoken.step(1, report(1.0), waited=0.0)
+    time.sleep(0.1)
+    spoken.stalled(0.1)
+    spoken.step(2, report(1.0), waited=0.0)
+    spoken.checkpoint(1, tmp_path, seconds=0.2, stalled=0.1)
+    spoken.step(4, report(1.0), waited=0.0)
+    spoken.close()
+    found = [event for event in events(tmp_path) if event["event"] == "train"]
+    assert len(found) == 3
+    assert all(float(str(event["samples_per_second"])) > 0 for event in found)
+
+
 def test_a_terminal_gets_a_live_line(tmp_path: Path) -> None:
     spoken, text = reporter(tmp_path, terminal=True)
     spoken.step(1, report(9.0), waited=0.0)

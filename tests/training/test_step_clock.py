@@ -18,32 +18,43 @@ from training.step_clock import PHASES, StepClock
 from training.world import World
 
 
-def test_phases_follow_each_other_without_a_gap() -> None:
+@pytest.fixture
+def moments(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock is told in turn, seconds."""
+    told: list[float] = []
+    monkeypatch.setattr(StepClock, "_now", lambda self: told.pop(0))
+    return told
+
+
+def test_phases_follow_each_other_without_a_gap(moments: list[float]) -> None:
+    moments += [0.0, 1.0, 3.0, 6.0, 10.0, 15.0]
     clock = StepClock(torch.device("cpu"))
-    clock.take()
-    begun = time.perf_counter()
-    for phase, seconds in (("data_wait", 0.02), ("forward", 0.03), ("data_wait", 0.02), ("other", 0.0)):
+    for phase in ("data_wait", "forward", "data_wait", "checkpoint", "other"):
         clock.begin(phase)
-        time.sleep(seconds)
-    clock.begin("other")
-    taken = clock.take()
-    assert sum(taken.values()) == pytest.approx(time.perf_counter() - begun, abs=0.01)
-    assert taken["data_wait"] >= 0.04
-    assert taken["forward"] >= 0.03
+    expected = {"other": 1.0, "data_wait": 2.0 + 4.0, "forward": 3.0, "checkpoint": 5.0}
+    assert clock.take() == {**dict.fromkeys(PHASES, 0.0), **expected}
     assert sum(clock.take().values()) == 0.0  # the phase that runs is told when it is over
 
 
-def test_exchange_is_what_comes_after_the_last_gradients() -> None:
+def test_exchange_is_what_comes_after_the_last_gradients(moments: list[float]) -> None:
+    moments += [0.0, 0.0, 2.0, 4.0, 7.0]
     clock = StepClock(torch.device("cpu"))
     clock.begin("backward")
-    for _ in range(2):
-        time.sleep(0.02)
-        clock.gradients_ready()
-    time.sleep(0.03)
+    clock.gradients_ready()
+    clock.gradients_ready()
     clock.end_backward()
     taken = clock.take()
-    assert 0.04 <= taken["backward"] < 0.04 + 0.03
-    assert taken["all_reduce"] >= 0.03
+    assert (taken["backward"], taken["all_reduce"]) == (4.0, 3.0)
+
+
+def test_seconds_are_those_of_the_clock_on_the_wall() -> None:
+    before = time.perf_counter()
+    clock = StepClock(torch.device("cpu"))
+    clock.begin("forward")
+    time.sleep(0.03)
+    clock.begin("other")
+    taken = clock.take()
+    assert 0.03 <= taken["forward"] <= sum(taken.values()) <= time.perf_counter() - before
 
 
 def test_a_step_alone_has_every_phase_but_the_exchange() -> None:

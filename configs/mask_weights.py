@@ -31,12 +31,12 @@ class MaskWeights:
 
     @property
     def is_nano(self) -> bool:
-        """The small ones, which have seen the synthetic set alone."""
+        """The small ones of `sam2 train`, by default of the synthetic set alone."""
         return self.config == NANO
 
     def line(self) -> str:
         """What they are, for the user."""
-        kind = "nano, trained on the synthetic set" if self.is_nano else f"configuration {self.config}"
+        kind = "nano; by default trained on the synthetic set alone" if self.is_nano else f"configuration {self.config}"
         return f"SAM 2: {self.weights} ({kind})"
 
 

@@ -53,7 +53,7 @@ def run_demo(
     samples = open_source(choice, model, data, min_score, device, console)
     console.print(weights.line())
     if weights.is_nano and (samples.folder is not None or (data.version or SYNTHETIC_VERSION) != SYNTHETIC_VERSION):
-        console.print("note: nano has seen drawn images alone; for photographs use published weights")
+        console.print("note: nano has by default seen drawn images alone; for photographs use published weights")
     folder = out or DEFAULT_OUT / samples.name
     masks = {}
     with progress_bar(console, "segmenting and drawing") as on_progress:

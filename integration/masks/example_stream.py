@@ -30,8 +30,10 @@ def batches_from(
         workers: processes that read.
 
     Raises:
-        DataError: there is no object in any of the data.
+        DataError: there are no data, or no object in any of them.
     """
+    if len(data) == 0:
+        raise DataError("the training data hold no image", fix="give other data")
     loader: DataLoader[MaskExample] = DataLoader(
         cast(Dataset[MaskExample], data),
         batch_size=None,

@@ -84,7 +84,7 @@ def test_a_held_out_sample_with_annotated_boxes(
     assert bevnext_sam2(["demo", *data, "--sam2-weights", nano, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "the annotated ones (no detector is named" in said
-    assert "nano, trained on the synthetic set" in said
+    assert "nano; by default trained on the synthetic set alone" in said
     names = {path.name for path in tmp_path.iterdir()}
     pictures = {f"001_{name}" for name in ("cameras.jpg", "bev.png", "bev.pdf", "objects.jpg")}
     assert names == {*pictures, "masks.json", "results_nusc.json", "objects"}
@@ -209,7 +209,7 @@ def test_the_example(
 ) -> None:
     line = ["examples/demo_fusion.py", "--data-root", str(synthetic_index.dataroot), "--weights", nano]
     assert exit_code_of(*line, "--out", str(tmp_path)) == 0
-    assert "nano, trained on the synthetic set" in capsys.readouterr().out
+    assert "nano; by default trained on the synthetic set alone" in capsys.readouterr().out
     token = synthetic_index.token(0)
     assert len(read_results(tmp_path / "results_nusc.json")[token]) > 0
     assert read_masks(tmp_path / "masks.json").keys() == {token}

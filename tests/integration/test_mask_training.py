@@ -93,9 +93,10 @@ def test_the_order_of_examples_depends_on_seed_and_place_alone(town: SceneIndex)
 
 
 def test_data_without_objects_are_refused(town: SceneIndex) -> None:
-    examples = MaskExamples(town, [0], SIZE, largest=0)
-    with pytest.raises(DataError, match="shows an object"):
-        next(batches_from(examples, 0, 1, 0, 0))
+    for rows, said in (([0], "shows an object"), ([], "no image")):
+        examples = MaskExamples(town, rows, SIZE, largest=0)
+        with pytest.raises(DataError, match=said):
+            next(batches_from(examples, 0, 1, 0, 0))
 
 
 def test_a_curve_is_cut(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from training.start_options import StartOptions
 VERSION: Final = "v1.0-synthetic"
 SAMPLES_PER_STEP: Final = 4
 POLL_SECONDS: Final = 0.02
-GRACE_SECONDS: Final = 20.0
+GRACE_SECONDS: Final = 60.0
 """From the end of one process to the kill of the others; torchrun would ask them to stop, as we do."""
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
@@ -58,6 +58,8 @@ class ForkedRun:
     """Processes that had to be killed because they did not end when asked to."""
     orphans: int = 0
     """Processes that outlived the process that started them."""
+    seconds: float = 0.0
+    """How long the last start took, on this machine as it is now."""
     _seen: dict[int, psutil.Process] = field(default_factory=dict)
 
     @property
@@ -146,6 +148,7 @@ class ForkedRun:
                 self.unruly += sum(process.is_alive() for process in processes)
                 _signal_all(processes, signal.SIGKILL)
             time.sleep(POLL_SECONDS)
+        self.seconds = time.monotonic() - begun
 
     def _look(self, processes: Sequence[ForkServerProcess]) -> None:
         for pid in (pid for process in processes for pid in children_of(process)):
@@ -154,7 +157,7 @@ class ForkedRun:
 
     def _count_orphans(self) -> None:
         """Loader workers may need a moment: the kernel tells them of the death of their process."""
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + GRACE_SECONDS
         while (alive := [one for one in self._seen.values() if _runs(one)]) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         self.orphans += len(alive)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
+import termios
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -52,6 +57,57 @@ def launch(
 def test_a_signal_saves_and_leaves_nothing(number: signal.Signals, target: str, soak_set: Path, tmp_path: Path) -> None:
     trial = run_trial(soak_set, tmp_path, number, target, delay=0.1)
     assert trial.good, trial
+
+
+@contextmanager
+def read_by_somebody(terminal: int) -> Iterator[None]:
+    """Nobody who writes to it has to wait meanwhile."""
+    enough = threading.Event()
+
+    def read() -> None:
+        while not enough.is_set():
+            if select.select([terminal], [], [], 0.1)[0]:
+                os.read(terminal, 1 << 16)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        reader.join()
+
+
+def test_a_connection_that_breaks_saves_and_leaves_nothing(
+    soak_set: Path, tmp_path: Path, launchers: list[subprocess.Popen[str]]
+) -> None:
+    """The terminal is gone before the processes know: whatever they say to it from then on is an error."""
+    ours, theirs = os.openpty()
+
+    def take_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may have been started by nohup
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    launcher = subprocess.Popen(
+        training_command(soak_set, tmp_path, "--set", "engine.log_every=1"),
+        cwd=ROOT,
+        env=own_environment(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=take_terminal,  # noqa: PLW1509  no thread runs here
+        text=True,
+    )
+    launchers.append(launcher)
+    os.close(theirs)
+    with read_by_somebody(ours):
+        wait_for_steps(launcher, tmp_path / "run")
+    below = psutil.Process(launcher.pid).children(recursive=True)
+    os.close(ours)
+    assert launcher.wait(PATIENCE) == 75, (tmp_path / "run" / "train.log").read_text()
+    assert not any(still_runs(process) for process in below)
+    assert read_manifest(tmp_path / "run" / "checkpoints" / "latest").step > 0
 
 
 @pytest.mark.parametrize("option", ["--retries", "--max-restarts"])

@@ -46,7 +46,7 @@ def stop_after(run_dir: Path, driving_set: Path, steps: int) -> None:
 
 @pytest.mark.slow
 def test_two_processes_go_on_over_the_unfreezing_bit_by_bit(driving_set: Path, tmp_path: Path) -> None:
-    """Eight steps, SAM 2's last stage from the fifth on."""
+    """SAM 2's last stage trains from the fifth step on."""
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     run = torchrun(driving_set, straight, *SAM2)
     stop_after(stopped, driving_set, 2)

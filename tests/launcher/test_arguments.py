@@ -54,7 +54,7 @@ awkward += ["\udcff", "\x1b[31m", "\u202e", "--", "-x", "--set=a=b", "!", "e\u03
 
 def read_back(command: list[str]) -> list[str]:
     """The NUL-terminated arguments that a process printed."""
-    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, timeout=240, check=True)
     return [os.fsdecode(part) for part in done.stdout.split(b"\0")[:-1]]
 
 

@@ -207,7 +207,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def play(script: Path, cluster: Path, code: int, **more: str) -> int:
     environment = {"FOLDER": str(cluster), "CODE": str(code), "SLURM_JOB_ID": "4242", "SLURM_JOB_NODELIST": "nid[7-8]"}
-    done = subprocess.run(["bash", script], env={**os.environ, **environment, **more}, timeout=30, check=False)
+    done = subprocess.run(["bash", script], env={**os.environ, **environment, **more}, timeout=240, check=False)
     return done.returncode
 
 

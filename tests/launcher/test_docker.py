@@ -264,7 +264,7 @@ def test_a_container_that_was_killed_for_its_memory(
 def send_when_running(engine: Path, *numbers: signal.Signals) -> threading.Thread:
     def send() -> None:
         for number in numbers:
-            deadline, before = time.monotonic() + 30, sum("kill" in call for call in calls(engine)) if numbers else 0
+            deadline, before = time.monotonic() + 240, sum("kill" in call for call in calls(engine)) if numbers else 0
             while not any(call[0] == "wait" for call in calls(engine)) and time.monotonic() < deadline:
                 time.sleep(0.05)
             os.kill(os.getpid(), number)

@@ -32,7 +32,7 @@ def scripts(tmp_path: Path) -> Path:
 
 
 def call(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([script, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([script, *arguments], capture_output=True, text=True, timeout=240, check=False)
 
 
 def handed_on(script: Path, line: str) -> list[str]:

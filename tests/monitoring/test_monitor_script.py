@@ -18,7 +18,7 @@ begun = pathlib.Path(__file__).with_name("tensorboard has begun")
 print(sys.argv[1:], flush=True)
 if sys.argv[1] == "tensorboard":
     begun.touch()
-end = time.monotonic() + 30
+end = time.monotonic() + 240
 while sys.argv[1] == "monitor" and not begun.exists() and time.monotonic() < end:
     time.sleep(0.01)
 """
@@ -37,7 +37,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def call(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([script, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([script, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ usage() {
     cat <<'TXT'
 usage: scripts/build.sh [OPTIONS]
 
-  --target NAME      runtime, dev (JupyterLab, profilers), openmmlab, ascend    [runtime]
+  --target NAME      runtime, dev (JupyterLab, py-spy), openmmlab, ascend    [runtime]
   --tag NAME         name of the image               [bevnext-sam2:0.1.0, bevnext-sam2-TARGET:0.1.0 for the others]
   --gpu, --cpu       torch with CUDA on a CUDA base, or torch for the CPU       [--gpu]
   --torch BUILD      torch build: default, cpu, cu126, cu128, ...               [default]

@@ -12,7 +12,7 @@ usage: scripts/set_up.sh [--torch BUILD] [--python PROGRAM] [--venv DIR] [--note
                     or a build of PyTorch's own index: cpu, cu126, cu128, cu130, ...   [default]
   --python PROGRAM  interpreter of the environment, Python 3.10 to 3.12   [first found]
   --venv DIR        where the environment goes   [.venv]
-  --notebook        JupyterLab as well (requirements/notebook.lock)
+  --notebook        JupyterLab and py-spy as well (requirements/notebook.lock)
   --launcher        nothing but what `plan` and `train --docker` need: 56 MB instead of 6 GB
 
 Environment: BEVNEXT_SAM2_TORCH stands in for --torch where the option is not given.

@@ -93,6 +93,10 @@ def test_monitor_serves_the_run(trained: Project) -> None:
     assert json.loads(get(f"http://127.0.0.1:{port}/view"))
 
 
+def test_a_profiler_is_there(dev_image: str) -> None:
+    assert docker("run", "--rm", dev_image, "py-spy", "--version").stdout.startswith("py-spy ")
+
+
 def test_jupyter_wants_its_token(project: Project, dev_image: str, pictures: Path) -> None:
     port = str(free_port())
     settings = {"BEVNEXT_SAM2_JUPYTER_PORT": port, "BEVNEXT_SAM2_DEV_IMAGE": dev_image}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
+from torch.utils.tensorboard import SummaryWriter
 
+OPERATORS: Final = 30
+"""Rows of the table."""
 Item = TypeVar("Item")
 
 
@@ -21,7 +24,8 @@ def profiled(
     Args:
         steps: first and last, counted from 1 as in the log; `None` records nothing.
         done: steps done before the first item.
-        folder: where each process puts its `rank<r>.<time>.pt.trace.json`.
+        folder: where each process puts its `rank<r>.<time>.pt.trace.json`, and rank 0 a table of the costliest
+            operators, as a text for TensorBoard: the trace itself is drawn by a page that needs the internet.
     """
     if steps is None or steps[1] <= done:
         yield from items
@@ -65,3 +69,19 @@ def _keep(recorded: profile, folder: Path, rank: int) -> None:
     unfinished = path.with_suffix(".unfinished")
     recorded.export_chrome_trace(str(unfinished))
     unfinished.replace(path)
+    if rank == 0:
+        board = SummaryWriter(str(folder))
+        board.add_text("operators", _costliest_operators(recorded.key_averages()))
+        board.close()
+
+
+def _costliest_operators(operators: Iterable[Any]) -> str:
+    """Markdown: operators by the time of their own, on the device where there is one."""
+    found = [one for one in operators if not one.key.startswith("ProfilerStep")]
+    found.sort(key=lambda one: (one.self_device_time_total, one.self_cpu_time_total), reverse=True)
+    rows = [
+        f"| {one.key.replace('|', ' ')} | {one.count} | {one.self_device_time_total / 1e3:.2f} "
+        f"| {one.self_cpu_time_total / 1e3:.2f} |"
+        for one in found[:OPERATORS]
+    ]
+    return "\n".join(["| operator | calls | device, ms | processor, ms |", "| --- | ---: | ---: | ---: |", *rows])

@@ -94,6 +94,15 @@ def test_tensorboard_shows_the_profile_of_every_process(address: str) -> None:
     assert set(re.findall(r"work at step (\d+)", trace)) == {"2", "3"}
 
 
+def test_the_costliest_operators_are_a_text_that_needs_no_internet(address: str) -> None:
+    loaded_runs(address)
+    assert get(f"{address}/plugin/text/tags")[RUN] == ["operators/text_summary"]
+    (table,) = get(f"{address}/plugin/text/text", run=RUN, tag="operators/text_summary")
+    assert "<td>aten::mm</td>" in table["text"]
+    assert "<td>work at step 2</td>" in table["text"]
+    assert "ProfilerStep" not in table["text"]
+
+
 def test_a_trace_gets_the_name_that_is_looked_for_once_it_is_whole(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -105,7 +114,7 @@ def test_a_trace_gets_the_name_that_is_looked_for_once_it_is_whole(
         assert not [name for name in tmp_path.iterdir() if WORKER_PATTERN.match(name.name)]
 
     monkeypatch.setattr(profile, "export_chrome_trace", watched)
-    record(tmp_path, rank=0)
+    record(tmp_path, rank=1)
     assert len(written_to) == 1
     (kept,) = tmp_path.iterdir()
     assert WORKER_PATTERN.match(kept.name)

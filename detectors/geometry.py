@@ -88,6 +88,12 @@ def frame_by_frame(values: Tensor) -> Tensor:
     return values.transpose(0, 1).flatten(0, 1)
 
 
+def inverse(transforms: Tensor) -> Tensor:
+    """As `torch.inverse`, which waits for the device to say whether there is one; here it is not finite then."""
+    found: Tensor = torch.linalg.inv_ex(transforms).inverse
+    return found
+
+
 Planes = tuple[Tensor, Tensor, Tensor]
 """Coordinates x, y, z (or u, v, depth) as three tensors of one shape, or shapes that broadcast."""
 

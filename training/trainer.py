@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from configs.plan import Plan
 from configs.schema import Recipe
+from detectors.layers.constants import constants
 from scenes.sample import Batch
 
 from .fault import StepFault
@@ -111,7 +112,7 @@ class Trainer:
         state.scaler.unscale_(state.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_norm)
         damaged = any(batch.damaged for batch in micro_batches)
-        flags = torch.tensor([stop, damaged], dtype=torch.float32, device=grad_norm.device)
+        flags = constants((stop, damaged), grad_norm.float())
         self.clock.begin("all_reduce")
         sums = self.world.sum(torch.cat([torch.stack([value.float() for value in terms.values()]), flags]))
         *values, stops, damages, norm = torch.cat([sums, grad_norm.float()[None]]).tolist()

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from detectors.bevnext.grid import Axis, BevGrid
+from detectors.geometry import inverse
 from detectors.interface import CameraBatch, Memory
+from detectors.layers.constants import constants
 from detectors.layers.precision import at_least_float32
 
 
@@ -30,7 +32,7 @@ class CarriedMap:
 
 def maps_of(bev: Tensor, batch: CameraBatch) -> list[CarriedMap]:
     """The maps `[B, C, Y, X]` of a batch's key frames, each in memory of its own."""
-    places = batch.bev_from_ego.double() @ _inverse(batch.global_from_ego)
+    places = batch.bev_from_ego.double() @ inverse(batch.global_from_ego)
     # One memory order, whatever the network's: a run that is taken up adds in the same order.
     own = (one.clone(memory_format=torch.contiguous_format) for one in bev.detach())
     return [CarriedMap(*pair) for pair in zip(own, places, strict=True)]
@@ -40,7 +42,7 @@ def into_rasters_of_key_frames(frames: Sequence[Sequence[CarriedMap]], grid: Bev
     """`[B, (T-1)*C, Y, X]` of the maps of B samples, T frames each, the key frame first; its own map is not warped."""
     samples = []
     for key, *earlier in frames:
-        global_from_key = _inverse(key.bev_from_global)
+        global_from_key = inverse(key.bev_from_global)
         warped = [one.bev if one is key else _warped(one, global_from_key, grid) for one in earlier]
         samples.append(torch.cat(warped))
     return torch.stack(samples)
@@ -53,7 +55,7 @@ def _warped(earlier: CarriedMap, global_from_key: Tensor, grid: BevGrid) -> Tens
     metres = y[:, None, None] * along_y + (x[:, None] * along_x + move)
     # To -1 at the raster's lower bound and 1 at its upper one.
     across = (grid.x.step * grid.x.cells, grid.y.step * grid.y.cells)
-    places = (metres - metres.new_tensor([grid.x.lower, grid.y.lower])) / metres.new_tensor(across) * 2 - 1
+    places = (metres - constants((grid.x.lower, grid.y.lower), metres)) / constants(across, metres) * 2 - 1
     bev = at_least_float32(earlier.bev)[None]
     warped = grid_sample(bev, places[None].to(bev.dtype), align_corners=False)
     return warped[0].to(earlier.bev.dtype)
@@ -61,11 +63,6 @@ def _warped(earlier: CarriedMap, global_from_key: Tensor, grid: BevGrid) -> Tens
 
 def _centres(axis: Axis, like: Tensor) -> Tensor:
     return axis.lower + axis.step * (torch.arange(axis.cells, dtype=like.dtype, device=like.device) + 0.5)
-
-
-def _inverse(transforms: Tensor) -> Tensor:
-    inverse: Tensor = torch.linalg.inv_ex(transforms).inverse  # `inv` would wait for the device
-    return inverse
 
 
 class SlotMemory(Memory):

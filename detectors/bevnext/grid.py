@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from configs.schema import BevGridConfig, DepthConfig
@@ -26,7 +25,7 @@ class Axis:
     def coordinate(self, metres: Tensor) -> Tensor:
         """Position in cells, 0 at the lower bound."""
         # A tensor divisor: by a Python number, some devices multiply with the rounded inverse.
-        return (metres - self.lower) / torch.tensor(self.step, dtype=metres.dtype, device=metres.device)
+        return (metres - self.lower) / metres.new_full((), self.step)
 
     def index(self, metres: Tensor) -> Tensor:
         """int32 cell, truncated toward zero (not floored) as published."""

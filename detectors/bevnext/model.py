@@ -34,6 +34,7 @@ from detectors.geometry import CameraGeometry, frame_by_frame
 from detectors.image_hook import CameraViews
 from detectors.interface import CameraBatch, Detections, Detector, Stream
 from detectors.layers.batch_statistics import frames_apart
+from detectors.layers.constants import constants
 from detectors.layers.precision import at_least_float32
 from detectors.layers.resnet import FINEST_STRIDE, ResNet
 
@@ -184,7 +185,7 @@ class BEVNeXt(Detector):
         """uint8 RGB `[M, 3, H, W]` to what the backbone was trained on, in the weights' precision and channels-last."""
         precision = self.img_backbone.conv1.weight.dtype
         floats = images[:, self.channel_order].to(precision, memory_format=torch.channels_last)
-        mean, deviation = (floats.new_tensor(v)[:, None, None] for v in (IMAGE_MEAN, IMAGE_DEVIATION))
+        mean, deviation = (constants(v, floats)[:, None, None] for v in (IMAGE_MEAN, IMAGE_DEVIATION))
         return floats.sub_(mean).div_(deviation)
 
     def normaliser(self, batch: CameraBatch) -> Tensor:

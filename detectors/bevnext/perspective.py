@@ -19,7 +19,9 @@ from torch.nn.functional import cross_entropy
 from configs.nuscenes import CLASSES
 from detectors.bevnext.grid import BevGrid, DepthBins
 from detectors.bevnext.losses import depth_foreground
+from detectors.geometry import inverse
 from detectors.interface import CameraBatch
+from detectors.layers.constants import constants
 from detectors.layers.resnet import FINEST_STRIDE
 
 BACKGROUND: Final = len(CLASSES)
@@ -51,7 +53,7 @@ def perspective_loss(context: Tensor, classes: Tensor, class_weights: Sequence[f
     Args: `context` `[M, C, h, w]` with C > `BACKGROUND`; `classes` `[M, h, w]`; `class_weights` one for each class and
     the background; `count` cells of known depth.
     """
-    logits, weights = context[:, : BACKGROUND + 1], context.new_tensor(class_weights)
+    logits, weights = context[:, : BACKGROUND + 1], constants(class_weights, context)
     entropy = cross_entropy(logits, classes, weights, ignore_index=UNKNOWN, reduction="sum")
     return entropy / count.clamp(min=1.0)
 
@@ -65,11 +67,11 @@ def _points_in_bev(batch: CameraBatch) -> Tensor:
     u = FINEST_STRIDE * torch.arange(width, device=depth.device, dtype=depth.dtype) + middle
     ones = torch.ones_like(depth)
     on_canvas = torch.stack([u.expand_as(depth), v.expand_as(depth), ones, ones], -1)
-    img_from_canvas = torch.inverse(batch.canvas_from_img[:, 0])
+    img_from_canvas = inverse(batch.canvas_from_img[:, 0])
     on_image = on_canvas @ img_from_canvas[:, :, None].mT
     # The image augmentation is planar: depth is what scales the pixel, whatever the augmentation.
     in_image = torch.cat([on_image[..., :2] * depth[..., None], depth[..., None], ones[..., None]], -1)
-    bev_from_img = batch.bev_from_ego[:, None] @ batch.ego_from_cam[:, 0] @ torch.inverse(batch.img_from_cam[:, 0])
+    bev_from_img = batch.bev_from_ego[:, None] @ batch.ego_from_cam[:, 0] @ inverse(batch.img_from_cam[:, 0])
     return (in_image @ bev_from_img[:, :, None].mT)[..., :3]
 
 

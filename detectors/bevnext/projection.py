@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detectors.bevnext.grid import Axis, BevGrid
-from detectors.geometry import CameraGeometry, rotate
+from detectors.geometry import CameraGeometry, inverse, rotate
 
 NEAR = 1e-5
 
@@ -33,10 +33,10 @@ def project_anchors(
     like = geometry.translation
     upright = Axis(grid.z.lower, grid.z.step * grid.z.cells / anchors, anchors)
     x, y, z = (_centres(axis, like) for axis in (grid.x, grid.y, upright))
-    ego_from_bev = torch.inverse(geometry.bev_rotation)[:, None, None, None, None]
+    ego_from_bev = inverse(geometry.bev_rotation)[:, None, None, None, None]
     x, y, z = rotate(ego_from_bev, (x[:, None], y[:, None, None], z))
     move = geometry.translation[:, :, None, None, None]
-    img_from_ego = torch.inverse(geometry.rotation.matmul(torch.inverse(geometry.intrinsics)))
+    img_from_ego = inverse(geometry.rotation.matmul(inverse(geometry.intrinsics)))
     u, v, depth = rotate(img_from_ego[:, :, None, None, None], (x - move[..., 0], y - move[..., 1], z - move[..., 2]))
     in_front = depth.clamp(min=NEAR)
     shift = geometry.canvas_translation[:, :, None, None, None]

@@ -17,6 +17,7 @@ from configs.schema import BEVNeXtConfig, DataConfig
 from detectors.bevnext.grid import BevGrid
 from detectors.bevnext.projection import ProjectedAnchors, project_anchors
 from detectors.geometry import CameraGeometry
+from detectors.layers.constants import constants
 from detectors.layers.conv import ConvNormReLU
 from detectors.layers.precision import at_least_float32
 
@@ -72,7 +73,7 @@ class DeformableAttention(nn.Module):
         value = self.value_proj(values.permute(0, 2, 3, 1)).view(images, h, w, self.heads, -1)
         value = value.permute(0, 3, 4, 1, 2).flatten(0, 1)
 
-        moved = seen.locations.unsqueeze(1) + offsets[seen.cell] / offsets.new_tensor([w, h])
+        moved = seen.locations.unsqueeze(1) + offsets[seen.cell] / constants((w, h), offsets)
         place = (seen.image, seen.slot)
         grid = moved.new_full((images, seen.slots, self.heads, self.anchors, 2), 2.0)
         grid = grid.index_put(place, 2 * moved - 1).transpose(1, 2).flatten(0, 1)

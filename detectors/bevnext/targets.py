@@ -41,8 +41,7 @@ class ObjectTargets:
 def assign(boxes: list[Tensor], labels: list[Tensor], grid: BevGrid) -> ObjectTargets:
     """Cells and regression targets of boxes `[n, 9]` (x, y, z centre, l, w, h, yaw, vx, vy) with labels `[n]`."""
     box, label = torch.cat(boxes), torch.cat(labels)
-    numbers = torch.tensor([len(b) for b in boxes], device=box.device)
-    sample = torch.arange(len(boxes), device=box.device).repeat_interleave(numbers, output_size=len(box))
+    sample = torch.cat([label.new_full((len(own),), number) for number, own in enumerate(boxes)])
     x, y = grid.x.coordinate(box[:, 0]), grid.y.coordinate(box[:, 1])
     column, row = grid.x.index(box[:, 0]), grid.y.index(box[:, 1])
     counted = grid.x.holds(column) & grid.y.holds(row) & (box[:, 3] > 0) & (box[:, 4] > 0)

@@ -16,7 +16,7 @@ from configs.errors import UsageError
 from configs.schema import BEVNeXtConfig, CrfConfig, DataConfig
 from detectors.bevnext.depth_net import DepthNet
 from detectors.bevnext.grid import BevGrid, DepthBins
-from detectors.geometry import CameraGeometry, Planes, rotate
+from detectors.geometry import CameraGeometry, Planes, inverse, rotate
 from detectors.layers.precision import at_least_float32
 from detectors.ops.mean_field import couple_equal_colours, mean_field
 from detectors.ops.view_pooling import pool_views, pooled_weight
@@ -100,11 +100,11 @@ class ViewTransformer(nn.Module):
         """
         u, v, d = self._frustum(feature_size, geometry.translation)
         shift = geometry.canvas_translation[:, :, None, None, None]
-        undo = torch.inverse(geometry.canvas_rotation)[:, :, None, None, None]
+        undo = inverse(geometry.canvas_rotation)[:, :, None, None, None]
         u, v = u - shift[..., 0], v - shift[..., 1]
         # The image augmentation is planar: depth does not enter here.
         u, v = undo[..., 0, 0] * u + undo[..., 0, 1] * v, undo[..., 1, 0] * u + undo[..., 1, 1] * v
-        ego_from_img = geometry.rotation.matmul(torch.inverse(geometry.intrinsics))
+        ego_from_img = geometry.rotation.matmul(inverse(geometry.intrinsics))
         x, y, z = rotate(ego_from_img[:, :, None, None, None], (u * d, v * d, d))
         move = geometry.translation[:, :, None, None, None]
         return rotate(

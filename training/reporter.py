@@ -24,7 +24,7 @@ from .device_watch import DeviceWatch
 from .fault import StepFault
 from .metrics_log import MetricsLog
 from .pace import Pace
-from .rank_figures import RankFigures, mean_seconds, straggler
+from .rank_figures import RankFigures, mean_seconds, own_work, straggler
 from .trainer import StepReport
 
 
@@ -205,7 +205,7 @@ class Reporter(SilentReporter):
             **_of_ranks(ranks),
         }
         terms = {name: value / window.steps for name, value in window.terms.items()}
-        more = {"seconds": mean_seconds(ranks), "ranks": list(ranks)} if ranks else {}
+        more = {"seconds": mean_seconds(ranks), "ranks": self._with_rates(ranks)} if ranks else {}
         self._metrics.write("train", step, figures, epoch=self._epoch(step), terms=terms, **more)
         hardware = self._devices.take() if self._devices is not None else None
         if hardware is not None:
@@ -221,6 +221,21 @@ class Reporter(SilentReporter):
             self._log.write(f"step {step}/{self.plan.total_steps}  {text}\n")
         else:
             self.say(f"step {step}/{self.plan.total_steps}  {text}")
+
+    def _with_rates(self, ranks: Sequence[RankFigures]) -> list[RankFigures]:
+        """With what each process would make if it never waited for the others, which all wait for the slowest."""
+        samples = self.plan.effective_batch / len(ranks)
+        rates = [samples / work if (work := own_work(one["seconds"])) > 0 else None for one in ranks]
+        return [
+            one
+            if rate is None
+            else {
+                **one,
+                "samples_per_second": round(rate, 4),
+                "images_per_second": round(rate * self.plan.images_per_sample, 4),
+            }
+            for one, rate in zip(ranks, rates, strict=True)
+        ]
 
     def _live_line(self, first_step: int) -> tuple[Progress, TaskID]:
         progress = Progress(

@@ -74,6 +74,7 @@ def test_tensorboard_shows_the_profile_of_the_run(trained: Project) -> None:
     assert json.loads(get(f"{plugin}/runs"))["runs"] == ["smoke/tensorboard/profile"]
     query = urlencode({"run": "smoke/tensorboard/profile", "view": "Trace"})
     assert json.loads(get(f"{plugin}/workers?{query}")) == ["rank0", "rank1"]
+    assert "operators/text_summary" in get(f"http://127.0.0.1:{port}/data/plugin/text/tags")
 
 
 def test_profile_lies_where_tensorboard_and_perfetto_find_it(trained: Project) -> None:

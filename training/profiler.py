@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -79,9 +79,13 @@ def _costliest_operators(operators: Iterable[Any]) -> str:
     """Markdown: operators by the time of their own, on the device where there is one."""
     found = [one for one in operators if not one.key.startswith("ProfilerStep")]
     found.sort(key=lambda one: (one.self_device_time_total, one.self_cpu_time_total), reverse=True)
-    rows = [
-        f"| {one.key.replace('|', ' ')} | {one.count} | {one.self_device_time_total / 1e3:.2f} "
-        f"| {one.self_cpu_time_total / 1e3:.2f} |"
-        for one in found[:OPERATORS]
-    ]
-    return "\n".join(["| operator | calls | device, ms | processor, ms |", "| --- | ---: | ---: | ---: |", *rows])
+    columns: dict[str, Callable[[Any], object]] = {
+        "operator": lambda one: one.key.replace("|", " "),
+        "calls": lambda one: one.count,
+        "device, ms": lambda one: f"{one.self_device_time_total / 1e3:.2f}",
+        "processor, ms": lambda one: f"{one.self_cpu_time_total / 1e3:.2f}",
+    }
+    if not any(one.self_device_time_total for one in found):  # there is no device beside the processor
+        del columns["device, ms"]
+    rows = [[str(told(one)) for told in columns.values()] for one in found[:OPERATORS]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ([*columns], ["---"] * len(columns), *rows))

@@ -101,6 +101,7 @@ def test_the_costliest_operators_are_a_text_that_needs_no_internet(address: str)
     assert "<td>aten::mm</td>" in table["text"]
     assert "<td>work at step 2</td>" in table["text"]
     assert "ProfilerStep" not in table["text"]
+    assert "device" not in table["text"]  # none was used, and a zero would be no time of one
 
 
 def test_a_trace_gets_the_name_that_is_looked_for_once_it_is_whole(

@@ -36,7 +36,7 @@ case ${1:-} in
     volume | symlink | shared | download | s3) strategy=$1 && shift ;;
     *) fail "unknown strategy '${1:-}'" "use volume, symlink, shared, download or s3" ;;
 esac
-data="" container="" dry_run="" jupyter="" where=docker accepted="" port="" links=() no_gpu=() passed=() command=()
+data="" container="" dry_run="" jupyter="" where=docker accepted="" port="" links=() device=() passed=() command=()
 while [ $# -gt 0 ]; do
     case $1 in
         --data-path | --data-root | --url | --list | --container | --image | --port) [ $# -ge 2 ] || fail "$1 needs a value" ;;
@@ -49,8 +49,8 @@ while [ $# -gt 0 ]; do
         --accept-licence) accepted=yes && shift ;;
         --container) container=$2 && shift 2 ;;
         --image) export BEVNEXT_SAM2_IMAGE=$2 && shift 2 ;;
-        --gpu) export BEVNEXT_SAM2_DEVICE=gpu && shift ;;
-        --no-gpu) export BEVNEXT_SAM2_DEVICE=cpu && no_gpu=(--no-gpu) && shift ;;
+        --gpu) export BEVNEXT_SAM2_DEVICE=gpu && device=(--gpu) && shift ;;
+        --no-gpu) export BEVNEXT_SAM2_DEVICE=cpu && device=(--no-gpu) && shift ;;
         --jupyter) jupyter=yes && shift ;;
         --port) port=$2 && shift 2 ;;
         --native | --docker) where=${1#--} && shift ;;
@@ -89,12 +89,12 @@ fi
 name=${command[0]:-}
 if [ "$where" = native ]; then
     [ -n "$name" ] || fail "--native needs a command" "add -- train, or leave out --native"
-    run "$scripts/run.sh" "$name" --data-root "$data" "${no_gpu[@]}" "${passed[@]}" "${command[@]:1}"
+    run "$scripts/run.sh" "$name" --data-root "$data" "${device[@]}" "${passed[@]}" "${command[@]:1}"
     exit
 fi
 if [ "$name" = train ] && [ "$strategy" != shared ]; then
     run "$scripts/run.sh" --docker train --data-root "$data" ${container:+--container-name "$container"} \
-        ${BEVNEXT_SAM2_IMAGE:+--image "$BEVNEXT_SAM2_IMAGE"} "${no_gpu[@]}" "${passed[@]}" "${command[@]:1}"
+        ${BEVNEXT_SAM2_IMAGE:+--image "$BEVNEXT_SAM2_IMAGE"} "${device[@]}" "${passed[@]}" "${command[@]:1}"
     exit
 fi
 

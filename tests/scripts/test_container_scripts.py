@@ -260,6 +260,15 @@ def test_strategy_volume(checkout: Checkout, data: Path) -> None:
     assert checkout.calls()[-1][-1] == "dev"
 
 
+@pytest.mark.parametrize("option", ["--gpu", "--no-gpu"])
+def test_who_insists_on_a_device_is_heard_by_train(option: str, checkout: Checkout, data: Path) -> None:
+    for where in ("", "--native"):
+        done = checkout(f"docker-with-data.sh volume --data-path '{data}' {where} {option} --dry-run -- train")
+        words = shlex.split(done.stdout)
+        assert option in words
+        assert options_of("train", words[words.index("train") + 1 :])
+
+
 def test_without_a_gpu_a_command_is_not_told_what_it_does_not_know(checkout: Checkout, data: Path) -> None:
     for command, known in (("eval", False), ("train", True)):
         done = checkout(f"docker-with-data.sh volume --data-path '{data}' --no-gpu --dry-run -- {command}")

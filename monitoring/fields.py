@@ -101,8 +101,8 @@ HOST: Final = _by_name(
     Figure("disk_read", "B/s", "read from all disks", most=1e13),
     Figure("disk_written", "B/s", "written to all disks", most=1e13),
     Figure("disk_busy", PERCENT, "share of time in which the busiest disk worked", "under 80", most=100),
-    Figure("network_received", "B/s", "received over all network interfaces but the loopback", most=1e13),
-    Figure("network_sent", "B/s", "sent over all network interfaces but the loopback", most=1e13),
+    Figure("network_received", "B/s", "received over network cards; in a container, over its interfaces", most=1e13),
+    Figure("network_sent", "B/s", "sent over network cards; in a container, over its interfaces", most=1e13),
 )  # fmt: skip
 
 CLOCK_REASONS: Final = {

@@ -16,6 +16,7 @@ from monitoring.rates import Rates
 from monitoring.samples import NEEDS_TWO, HostSample, Missing, Readings
 
 BLOCK_DEVICES: Final = Path("/sys/block")
+NETWORK_CARDS: Final = Path("/sys/class/net")
 _WAITING: Final = ("idle", "iowait")
 
 
@@ -83,7 +84,10 @@ class Host:
         if not disks:
             none = Missing("the kernel shows no disks here")
             return dict.fromkeys(("disk_read", "disk_written", "disk_busy"), none)
-        whole = _whole_disks(disks)
+        whole = _with_hardware(disks, BLOCK_DEVICES)
+        whole = (
+            whole or {name: one for name, one in disks.items() if not name.startswith(("loop", "ram", "zram"))} or disks
+        )
         busy = [self._rates.of(f"busy {name}", getattr(one, "busy_time", 0.0), now) for name, one in whole.items()]
         known = [share for share in busy if not isinstance(share, Missing)]
         return {
@@ -94,7 +98,8 @@ class Host:
 
     def _network(self, now: float) -> dict[str, float | Missing]:
         cards = psutil.net_io_counters(pernic=True)
-        outside = [one for name, one in cards.items() if name != "lo"]
+        own = _with_hardware(cards, NETWORK_CARDS) or {name: one for name, one in cards.items() if name != "lo"}
+        outside = own.values()
         if not outside:
             none = Missing("there is no network but the loopback")
             return {"network_received": none, "network_sent": none}
@@ -104,13 +109,12 @@ class Host:
         }
 
 
-def _whole_disks(found: dict[str, Any]) -> dict[str, Any]:
-    """Those with hardware of their own: partitions, RAID and LVM would count the same bytes again.
+def _with_hardware(found: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Those that are no part of others and not made of others: bytes of partitions, RAID, bridges would count again.
 
-    Where the kernel shows no hardware, all that are no part of memory or of a file.
+    None where the kernel shows no hardware, as in a container's own network.
     """
-    own = {name: one for name, one in found.items() if (BLOCK_DEVICES / name.replace("/", "!") / "device").exists()}
-    return own or {name: one for name, one in found.items() if not name.startswith(("loop", "ram", "zram"))} or found
+    return {name: one for name, one in found.items() if (folder / name.replace("/", "!") / "device").exists()}
 
 
 def _memory() -> dict[str, float | Missing]:

@@ -105,6 +105,25 @@ def test_bytes_of_a_disk_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert host.sample(6.0).values["disk_read"] == 2000.0  # of four: which is part of which cannot be seen
 
 
+def test_bytes_of_a_card_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "eth0" / "device").mkdir(parents=True)
+    monkeypatch.setattr("monitoring.host.NETWORK_CARDS", tmp_path)
+    one = SimpleNamespace(bytes_recv=0, bytes_sent=0)
+    monkeypatch.setattr(
+        psutil, "net_io_counters", lambda pernic: dict.fromkeys(("lo", "eth0", "docker0", "veth1"), one)
+    )
+    host = Host()
+    host.sample(0.0)
+    one.bytes_recv, one.bytes_sent = 600, 300
+    values = host.sample(3.0).values
+    assert (values["network_received"], values["network_sent"]) == (200.0, 100.0)
+    monkeypatch.setattr("monitoring.host.NETWORK_CARDS", tmp_path / "hidden")
+    host = Host()
+    host.sample(3.0)
+    one.bytes_recv = 900
+    assert host.sample(4.0).values["network_received"] == 900.0  # of three, all but the loopback
+
+
 def test_processor_time_that_goes_backwards_is_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
     times = namedtuple("times", "user idle iowait guest")
     found = [times(10, 10, 0, 0), times(11, 12, 1, 0), times(5, 5, 0, 0)]

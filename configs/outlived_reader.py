@@ -13,8 +13,11 @@ from typing import Any, TextIO, cast
 
 
 def outlive_reader(stream: TextIO) -> TextIO:
-    """The stream, but for errors: it leads nowhere from the moment on when its reader has gone."""
-    return cast(TextIO, _Outlived(stream))
+    """The stream, but for errors: it leads nowhere from the moment on when its reader has gone.
+
+    Where a process was started without the stream (`>&-`), Python has `None` for it, and so has the caller.
+    """
+    return cast(TextIO, _Outlived(stream)) if stream else stream
 
 
 @contextmanager

@@ -68,7 +68,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every error has been shown. A command may return its own code."""
     try:
         returned = command_line.main(arguments, prog_name="bevnext-sam2", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:  # a process may be started without
+            sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         show_error("interrupted")
         return INTERRUPTED

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from configs.outlived_reader import outlive_reader
+
 from .start_options import StartOptions
 
 
@@ -74,8 +76,9 @@ def run_as_script(command: click.Command) -> NoReturn:
         code = end.code
     except BaseException:
         traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream:
+            outlive_reader(stream).flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 

@@ -307,6 +307,13 @@ def test_a_training_outlives_its_reader(command: str, place: str, in_empty_folde
     )
     os.close(here)
     assert done.returncode == 75, done.stderr
+    without = [
+        sys.executable,
+        "-c",
+        f"import os, sys; os.close(1); os.execv(sys.executable, {[sys.executable, '-c', program]})",
+    ]
+    done = subprocess.run(without, env=own_environment(), stderr=subprocess.PIPE, text=True, timeout=240, check=False)
+    assert done.returncode == 75, done.stderr
 
 
 def test_json_is_all_that_plan_prints(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ fail() { printf 'error: %s\n  fix: %s\n' "$1" "${2:-see scripts/build.sh --help}
 
 setting() { # name: its value in the environment, else in .env, as Compose takes it
     [ -n "${!1:-}" ] && printf '%s' "${!1}" && return
-    [ ! -f .env ] || sed -n "s/^$1=//p" .env | tail -1
+    [ ! -f .env ] || sed -En "s/^$1=[\"']?([^\"']*).*/\1/p" .env | tail -1
 }
 
 target=runtime tag="" torch=$(setting BEVNEXT_SAM2_TORCH) base=$(setting BEVNEXT_SAM2_BASE_IMAGE) dry_run="" test=yes

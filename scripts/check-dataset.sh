@@ -39,6 +39,7 @@ while [ $# -gt 0 ]; do
 done
 
 if [ "$version" = auto ]; then
+    [[ $path != s3://* ]] || fail "the versions of $path are not looked up" "name one with --version"
     shopt -s nullglob
     versions=("$path"/v1.0-*/)
     [ ${#versions[@]} -eq 1 ] || fail "$path holds ${#versions[@]} versions (folders v1.0-*)" "name one with --version, or correct the path"

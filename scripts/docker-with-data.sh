@@ -60,6 +60,9 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+[ "$where" = docker ] || [ -z "$container$jupyter" ] || fail "--container and --jupyter are of a container, and --native uses none"
+[ -z "$port" ] || [ -n "$jupyter" ] || fail "--port is that of JupyterLab" "add --jupyter, or leave it out"
+
 download() {
     if [ ${#links[@]} -eq 0 ]; then
         links=(https://www.nuscenes.org/data/v1.0-mini.tgz)

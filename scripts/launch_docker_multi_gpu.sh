@@ -42,7 +42,7 @@ for argument in "$@"; do
     esac
 done
 env_file=$scripts/../.env
-named_in() { sed -n 's/^BEVNEXT_SAM2_DEVICE=//p' "$1" 2>/dev/null | tail -1 || true; } # there may be no such file
+named_in() { sed -En "s/^BEVNEXT_SAM2_DEVICE=[\"']?([^\"']*).*/\1/p" "$1" 2>/dev/null | tail -1 || true; } # there may be no such file
 
 device=${BEVNEXT_SAM2_DEVICE:-$(named_in "$env_file")}
 if [ -z "$device$no_gpu" ] && [ -n "$dry_run" ]; then # what would be written

@@ -137,6 +137,8 @@ def test_without_a_gpu_the_same_line_trains_on_the_cpu_and_says_so(checkout: Che
     assert "wrote" not in second.stderr
     assert "training on the CPU" in second.stderr
     assert checkout.calls()[-1][-1] == "--num-processes=2"
+    (checkout.root / ".env").write_text('BEVNEXT_SAM2_DEVICE="cpu"\n')  # as Compose may have it, too
+    assert "training on the CPU" in checkout("launch_docker_multi_gpu.sh --num-gpus 2").stderr
 
 
 def test_a_dry_line_is_the_line_that_would_run_and_writes_nothing(checkout: Checkout) -> None:
@@ -223,7 +225,7 @@ def test_build_takes_what_env_says(checkout: Checkout) -> None:
     words = shlex.split(checkout("build.sh --dry-run").stdout)
     assert "TORCH=default" in words
     assert not any(word.startswith("BASE_IMAGE=") for word in words)
-    (checkout.root / ".env").write_text("BEVNEXT_SAM2_TORCH=cpu\nBEVNEXT_SAM2_BASE_IMAGE=debian:bookworm-slim\n")
+    (checkout.root / ".env").write_text("BEVNEXT_SAM2_TORCH=cpu\nBEVNEXT_SAM2_BASE_IMAGE='debian:bookworm-slim'\n")
     words = shlex.split(checkout("build.sh --dry-run").stdout)
     assert {"TORCH=cpu", "BASE_IMAGE=debian:bookworm-slim"} <= set(words)
     assert "TORCH=default" in shlex.split(checkout("build.sh --gpu --dry-run").stdout)
@@ -331,6 +333,13 @@ def test_a_licence_is_accepted_by_a_person(checkout: Checkout) -> None:
 def test_data_that_is_not_there(line: str, checkout: Checkout) -> None:
     done = checkout(f"docker-with-data.sh {line}")
     assert (done.returncode, "fix:" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("line", ["--native --container mine -- train", "--native --jupyter", "--port 9999 -- train"])
+def test_options_that_would_do_nothing(line: str, checkout: Checkout) -> None:
+    done = checkout(f"docker-with-data.sh volume --data-path . {line}")
+    assert (done.returncode, "fix:" in done.stderr) == (2, True)
+    assert not checkout.calls()
 
 
 # --- build-and-train.sh ----------------------------------------------------------------------------------------------

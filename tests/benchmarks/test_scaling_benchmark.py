@@ -22,9 +22,18 @@ def test_medians_over_all_blocks_against_one_rank_and_the_bare_loop() -> None:
         "efficiency": 1.0,
         "bare_samples_per_second": 2.0,
         "overhead": 0.0,
+        "undisturbed": {"ours": 1.0, "bare": 1.0},
     }
     assert (two["samples_per_second"], two["speedup"], two["efficiency"]) == (3.81, 1.905, 0.9524)
     assert two["overhead"] == 0.05
+    assert two["undisturbed"] == {"ours": 2.0, "bare": 1.6}
+
+
+def test_one_slow_core_costs_the_median_but_not_the_undisturbed_steps() -> None:
+    alone = {"samples": 4, "ours": [1.0] * 20, "bare": [1.0] * 20}
+    pair = {"samples": 8, "ours": [1.0] * 4 + [1.25] * 16, "bare": [1.0] * 20}
+    _, two = summary({1: [alone], 2: [pair]})
+    assert (two["speedup"], two["undisturbed"]["ours"]) == (1.6, 2.0)
 
 
 def test_trainings_apart_against_one_that_is_alone() -> None:

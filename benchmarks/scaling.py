@@ -179,15 +179,7 @@ def _line(count: int, passes: list[Measurement], alone: list[Measurement]) -> Me
 
 def _show(result: Measurement) -> None:
     table = Table(title=f"{result['recipe']}, {result['batch_of_a_rank']} samples a step and rank, one thread each")
-    for heading in (
-        "ranks",
-        "samples/s",
-        "speed-up",
-        "efficiency",
-        "undisturbed",
-        "bare DDP loop",
-        "overhead of the trainer",
-    ):
+    for heading in ("ranks", "samples/s", "speed-up", "efficiency", "fastest", "bare DDP", "overhead"):
         table.add_column(heading, justify="right")
     for line in result["ranks"]:
         table.add_row(
@@ -205,5 +197,5 @@ def _show(result: Measurement) -> None:
     console.print(
         f"{apart['trainings']} trainings apart from each other: {apart['speedup']:.2f}, the most the machine gives"
     )
-    console.print("undisturbed: speed-up of the fastest tenth of the steps, as on cores that do not fluctuate")
+    console.print("fastest: speed-up of the fastest tenth of the steps, as on cores that do not fluctuate")
     console.print(f"other load when it began: {result['other_load_percent']:.0f} % of the machine")

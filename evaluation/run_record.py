@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from configs import run_directory
 from configs.errors import DataError, ExitCode, UsageError
@@ -29,6 +29,16 @@ class Scores:
     details: dict[str, dict[str, list[float]]]
 
 
+class Outcome(BaseModel):
+    """What `outcome.json` tells of the run's last start."""
+
+    exit_code: ExitCode
+    error: str = ""
+
+    def __str__(self) -> str:
+        return _STATUS[self.exit_code] + (f": {self.error}" if self.error else "")
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """A run as its directory describes it; what the run has not reached yet is empty or `None`."""
@@ -37,7 +47,7 @@ class RunRecord:
     recipe: Recipe
     recipe_text: str
     plan: Plan | None
-    outcome: dict[str, Any] | None
+    outcome: Outcome | None
     training: list[dict[str, Any]]
     """Lines `train` of metrics.jsonl, in the order of their steps."""
     evaluations: list[dict[str, Any]]
@@ -49,10 +59,7 @@ class RunRecord:
 
     def status(self) -> str:
         """How the last start of the run ended, in words."""
-        if self.outcome is None:
-            return "running, or ended without a word"
-        code = ExitCode(self.outcome["exit_code"])
-        return _STATUS[code] + (f": {self.outcome['error']}" if self.outcome.get("error") else "")
+        return "running, or ended without a word" if self.outcome is None else str(self.outcome)
 
 
 _STATUS: Final[dict[ExitCode, str]] = {
@@ -87,7 +94,7 @@ def read_run(directory: Path) -> RunRecord:
         recipe=load_recipe(str(recipe_path)),
         recipe_text=recipe_path.read_text(encoding="utf-8"),
         plan=_read_plan(plan_path) if plan_path.is_file() else None,
-        outcome=_read_json(outcome_path) if outcome_path.is_file() else None,
+        outcome=_read_outcome(outcome_path) if outcome_path.is_file() else None,
         training=[line for line in lines if line["event"] == "train"],
         evaluations=[line for line in lines if line["event"] == "evaluate"],
         scores=[_read_scores(path) for path in sorted((directory / run_directory.RESULTS).glob(f"*/{METRICS_FILE}"))],
@@ -126,6 +133,13 @@ def _read_plan(path: Path) -> Plan:
         return Plan.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise _unreadable(path, error, fix="start the run again") from error
+
+
+def _read_outcome(path: Path) -> Outcome:
+    try:
+        return Outcome.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise _unreadable(path, error, fix="remove it, or start the run again: each start writes its own") from error
 
 
 def _unreadable(path: Path, error: ValidationError, fix: str) -> DataError:

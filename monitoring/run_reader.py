@@ -97,7 +97,7 @@ def _state(
 ) -> tuple[RunState, str]:
     code = outcome.get("exit_code")
     if isinstance(code, int):
-        state, words = _STATES.get(code, ("crashed", f"ended with {code}"))
+        state, words = _STATES.get(code, ("crashed", f"ended with the unknown exit code {code}"))
         error = str(outcome.get("error") or "").splitlines()
         return state, f"{words}: {error[0]}" if error else words
     if not lines or idle is None:

@@ -67,7 +67,7 @@ def _read(run_dir: Path) -> dict[str, int]:
     try:
         content = json.loads((run_dir / run_directory.OUTCOME).read_bytes())
         return {name: int(content[name]) for name in ("exit_code", "rank", "restart")}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {"exit_code": ExitCode.DONE, "rank": 0, "restart": 0}
 
 

@@ -30,6 +30,13 @@ class LabelFolder:
         """Written last of all that belongs to a scene, so its presence says that the scene is done."""
         return self.scenes / f"{token}.json"
 
+    def has(self, token: str) -> bool:
+        """The scene is done. Raises `DataError` for a damaged file."""
+        if not self.scene_file(token).exists():
+            return False
+        read_scene(self.scene_file(token))  # better found now than when all others are labelled
+        return True
+
     def claim(self, made_with: Mapping[str, Any]) -> None:
         """Take the folder for labels made so; it may hold some of them already.
 
@@ -60,6 +67,6 @@ class LabelFolder:
             )
 
     def read(self, tokens: Iterable[str]) -> Iterator[SceneLabels]:
-        """The labels of some scenes, one after the other."""
+        """The labels of some scenes, one after the other. Raises `DataError` for a damaged file."""
         for token in tokens:
             yield read_scene(self.scene_file(token))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from configs.errors import DataError
 from configs.nuscenes import CAMERAS
 from configs.replaced_file import replace_text
 from integration.rle import Rle
@@ -89,17 +90,30 @@ class SceneLabels:
 
 
 def read_scene(path: Path) -> SceneLabels:
-    """What `SceneLabels.write` wrote."""
-    content = json.loads(path.read_bytes())
-    images = tuple(
-        LabelledImage(**(image | {"objects": tuple(map(_object, image["objects"]))})) for image in content["images"]
-    )
-    return SceneLabels(content["token"], content["name"], images, content["counts"])
+    """What `SceneLabels.write` wrote.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        return _scene(json.loads(path.read_bytes()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is damaged: {error!r}", fix="remove it and start the same command again: it labels that scene anew"
+        ) from error
 
 
 def segment_id(number: int) -> int:
     """A panoptic id for the n-th object of a scene, counted from 1: all differ, and so do their colours."""
     return number * _SEGMENT_STEP % _SEGMENTS  # the step is odd, so no two numbers below 2^24 share an id
+
+
+def _scene(content: dict[str, Any]) -> SceneLabels:
+    images = tuple(
+        LabelledImage(**(image | {"objects": tuple(map(_object, image["objects"]))})) for image in content["images"]
+    )
+    counts = {name: dict(verdicts) for name, verdicts in content["counts"].items()}
+    return SceneLabels(content["token"], content["name"], images, counts)
 
 
 def _object(content: dict[str, Any]) -> LabelledObject:

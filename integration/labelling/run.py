@@ -40,7 +40,7 @@ def run_labelling(options: LabelOptions, say: Callable[[str], None]) -> LabelFol
 
     Raises:
         UsageError: an unknown split, weights that are missing or of another configuration, a folder of other labels.
-        DataError: no boxes, or a data set that is missing or damaged.
+        DataError: no boxes, a data set that is missing or damaged, or a damaged file of a scene that was labelled.
     """
     chosen_device(options.device)
     index = open_index(options.data_root, options.version)
@@ -48,7 +48,7 @@ def run_labelling(options: LabelOptions, say: Callable[[str], None]) -> LabelFol
     boxes = _boxes(options, index, scenes)
     folder = LabelFolder(options.out)
     folder.claim(_made_with(options, index, scenes, boxes))
-    pending = [scene for scene in scenes if not folder.scene_file(scene.token).exists()]
+    pending = [scene for scene in scenes if not folder.has(scene.token)]
     kind = " (the synthetic driving set of this project)" if options.version == SYNTHETIC else ""
     say(f"data: {options.data_root}, {options.version}{kind}, {options.split}: {len(scenes)} scenes")
     if len(pending) < len(scenes):

@@ -124,6 +124,12 @@ def test_the_command_says_where(finished_run: Path, tmp_path: Path) -> None:
 def test_wrong_directories_and_damaged_files_are_named(tmp_path: Path, finished_run: Path) -> None:
     with pytest.raises(UsageError, match="not a run directory"):
         write_report(tmp_path)
+    outcome = (finished_run / "outcome.json").read_text()
+    (finished_run / "outcome.json").write_text('{"exit_code": 42}')  # of a newer version, or written by hand
+    with pytest.raises(DataError, match=r"outcome\.json cannot be read: exit_code: .*77") as caught:
+        write_report(finished_run)
+    assert "remove it" in caught.value.fix
+    (finished_run / "outcome.json").write_text(outcome)
     (finished_run / "plan.json").write_text("{}")
     with pytest.raises(DataError, match=r"plan\.json cannot be read: recipe: Field required"):
         write_report(finished_run)

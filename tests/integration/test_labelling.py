@@ -227,6 +227,27 @@ def test_a_killed_run_leaves_no_worker_behind_and_goes_on_where_it_was(
     assert files(out) == files(labelled)
 
 
+def test_a_damaged_file_of_a_scene_is_named_before_the_others_are_labelled(
+    label: Label, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "labels"
+    shutil.copytree(labelled, out, symlinks=True)
+    missing, damaged, *_ = sorted(out.glob("scenes/*.json"))
+    missing.unlink()
+    whole = damaged.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"[]", b'{"images": [1]}', bytes(len(whole))):
+        damaged.write_bytes(content)
+        assert label(out, *EVERYTHING) == 3
+        said = capsys.readouterr().err
+        assert f"{damaged} is damaged" in said
+        assert "remove it and start the same command again" in said
+        assert "Traceback" not in said
+        assert not missing.exists()
+    damaged.unlink()
+    assert label(out, *EVERYTHING) == 0
+    assert files(out) == files(labelled)
+
+
 def test_labels_of_other_options_are_refused(label: Label, labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(labelled)
     assert label(labelled, *EVERYTHING, "--min-visible", "0.5") == 2

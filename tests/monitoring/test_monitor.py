@@ -92,6 +92,16 @@ def test_runs_that_have_ended(tmp_path: Path, code: int, state: str, alerts: int
     found = RunReader(directory).read()
     assert (found.state, len(found.alerts)) == (state, alerts)
     assert "because" in found.state_text
+    assert ("unknown exit code 99" in found.state_text) == (code == 99)
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", "{}", '{"exit_code": "bad"}', '{"exit_code": null, "error": 3}', '{"exit', ""]
+)
+def test_an_outcome_that_says_nothing_is_none(tmp_path: Path, content: str) -> None:
+    directory = write_run(tmp_path / "run")
+    (directory / "outcome.json").write_text(content)
+    assert RunReader(directory).read().state == "training"
 
 
 def test_a_run_whose_processes_are_gone(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from configs.replaced_file import replace_text
 from configs.synthetic_set import SYNTHETIC_SIZE, SYNTHETIC_VERSION
 from launcher.dataset import absolute
 from launcher.own_process import ROOT, own_command, own_environment, shown
-from launcher.supervision import supervise
+from launcher.supervision import PASSED_ON, supervise
 from monitoring.devices import survey_gpus
 
 # The size of the job.
@@ -40,6 +40,8 @@ MEMORY: Final = "quickstart.json"
 MASKS_HINT: Final = "bevnext-sam2 quickstart --masks trains a small SAM 2 (9 minutes more) and draws them"
 GRACE_SECONDS: Final = 180.0
 """For the step that is stopped; training needs the most, see its plan."""
+STOPPED: Final = (ExitCode.DONE, ExitCode.PREEMPTED, *(128 + number for number in PASSED_ON.values()))
+"""Codes of steps that were asked to stop and did: a training has saved, another step is done again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ def _mask_steps(place: Place, data: list[str], *, train: bool) -> list[Step]:
 
 
 def run_quickstart(output_dir: Path, data_root: Path, *, seed: int, fresh: bool, masks: bool = False) -> int:
-    """Do all steps that are not done yet; returns the exit code of the one that fails, else 0.
+    """Do all steps that are not done yet; returns the exit code of the one that fails, 75 when asked to stop, else 0.
 
     Raises:
         UsageError: the run directory holds something else than a quickstart with these options.
@@ -185,7 +187,8 @@ def run_quickstart(output_dir: Path, data_root: Path, *, seed: int, fresh: bool,
             memory.forget_from(step, steps)
         started = time.monotonic()
         if code := _run(arguments):
-            click.secho(f"step {number} ended with code {code}; the same command goes on from here", fg="red", err=True)
+            how = "was stopped" if code == ExitCode.PREEMPTED else f"ended with code {code}"
+            click.secho(f"step {number} {how}; the same command goes on from here", fg="red", err=True)
             return code
         memory.keep(step, arguments)
         what = f"made {step.makes()} in" if step.makes else "took"
@@ -263,7 +266,8 @@ def _run(arguments: list[str]) -> int:
         grace_seconds=GRACE_SECONDS,
         say=lambda text: click.echo(f"[quickstart] {text}", err=True),
     )
-    return ended.exit_code or (int(ExitCode.PREEMPTED) if ended.asked_to_stop else 0)
+    stopped = ended.asked_to_stop and not ended.killed and ended.exit_code in STOPPED
+    return int(ExitCode.PREEMPTED) if stopped else ended.exit_code
 
 
 def _devices(recipe: str) -> list[str]:

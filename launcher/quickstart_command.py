@@ -32,7 +32,10 @@ def quickstart(output_dir: Path, data_root: Path, seed: int, fresh: bool, masks:
     Training runs on two processes of the CPU, or on all GPUs. Every step shows its command. Run again, it goes on
     where it stopped and does only what is not done yet.
 
-    Exit codes: 0 done, else the code of the step that failed.
+    Ctrl-C or SIGTERM ends the step that runs, with all its processes; a training saves first, another step is done
+    again.
+
+    Exit codes: 0 done, 75 stopped as asked (start it again), else the code of the step that failed.
     """
     from launcher.dataset import absolute
     from launcher.quickstart import run_quickstart

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from configs.recipes import load_recipe
 from launcher import quickstart
 from launcher.main import command_line, run
+from launcher.own_process import ROOT, own_command, own_environment
 from launcher.quickstart import Place, steps_of
 from launcher.supervision import Ended
 from monitoring.devices import Gpu, GpuSurvey
@@ -112,17 +117,57 @@ def test_run_again_it_does_nothing_but_show_the_plan(pretended: PretendedSteps) 
 def test_it_goes_on_after_a_failed_step(pretended: PretendedSteps, capsys: pytest.CaptureFixture[str]) -> None:
     pretended.failing["train"] = 75
     assert run(["quickstart"]) == 75
-    assert "step 5 ended with code 75; the same command goes on" in capsys.readouterr().err
+    assert "step 5 was stopped; the same command goes on" in capsys.readouterr().err
     pretended.failing.clear()
     pretended.lines.clear()
     assert run(["quickstart"]) == 0
     assert pretended.lines == ALL[3:]
 
 
-def test_a_stop_that_the_step_did_not_notice_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = Ended(returncode=0, asked_to_stop=True, started=0.0, killed=False)
+@pytest.mark.parametrize(
+    ("returncode", "asked_to_stop", "killed", "code"),
+    [
+        (0, True, False, 75),  # the step did not notice
+        (75, True, False, 75),  # a training
+        (-signal.SIGTERM, True, False, 75),
+        (130, True, False, 75),  # Ctrl-C, as our commands tell it
+        (-signal.SIGUSR1, True, False, 75),
+        (3, True, False, 3),  # what is wrong is wrong with a stop, too
+        (-signal.SIGKILL, True, True, 137),
+        (-signal.SIGTERM, False, False, 143),  # somebody ended the step alone
+        (1, False, False, 1),
+    ],
+)
+def test_a_step_that_was_asked_to_stop(
+    returncode: int, asked_to_stop: bool, killed: bool, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Ended(returncode=returncode, asked_to_stop=asked_to_stop, started=0.0, killed=killed)
     monkeypatch.setattr(quickstart, "supervise", lambda *arguments, **others: ended)
-    assert quickstart._run(["plan"]) == 75
+    assert quickstart._run(["plan"]) == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_the_set_is_made(number: signal.Signals, tmp_path: Path) -> None:
+    """The real command: no traceback, no process left, nothing of the set under its name."""
+    data = tmp_path / "data"
+    arguments = ["quickstart", "--output-dir", str(tmp_path / "outputs"), "--data-root", str(data)]
+    process = psutil.Popen(
+        own_command(arguments), cwd=ROOT, env=own_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob(".data.partial-*/samples/CAM_FRONT/*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    below = process.children(recursive=True)
+    assert below
+    process.send_signal(number)
+    said = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 75, said
+    assert "step 1 was stopped; the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert psutil.wait_procs(below, timeout=60)[1] == []
+    assert not data.exists()
 
 
 def test_a_lost_product_is_made_again_with_all_that_stands_on_it(pretended: PretendedSteps) -> None:

@@ -97,6 +97,11 @@ def test_one_port_is_published_once(plain: dict[str, Any]) -> None:
     assert len(ports) == len(set(ports))
 
 
+def test_no_profile_starts_two_trainings_of_one_run(plain: dict[str, Any]) -> None:
+    profiles = [name for service in plain.values() if service["command"][0] == "train" for name in service["profiles"]]
+    assert len(profiles) == len({*profiles}) == 2
+
+
 def test_no_mount_makes_a_folder_on_the_host() -> None:
     """Read from the file: Compose's JSON leaves the value out, where which one depends on its version."""
     files = [yaml.safe_load((ROOT / "compose" / name).read_text()) for name in ("services.yaml", "monitoring.yaml")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -91,6 +92,25 @@ def test_own_commands_parse(page: str, words: list[str], in_empty_folder: Path) 
             (in_empty_folder / word).parent.mkdir(parents=True, exist_ok=True)
             (in_empty_folder / word).touch()
     parse(words[1:])
+
+
+TRAINER_LINES = [(page, words) for page, words in starting_with("torchrun", "python") if "train_bevnext" in str(words)]
+
+
+@pytest.mark.parametrize(("page", "words"), TRAINER_LINES, ids=named)
+def test_trainers_started_by_hand_parse(page: str, words: list[str]) -> None:
+    """torchrun's own parser finds the program, and the program's its options."""
+    from torch.distributed.run import parse_args
+
+    if words[0] == "torchrun":
+        read = parse_args(words[1:])
+        assert (ROOT / read.training_script).is_file()
+        module, options = Path(read.training_script).with_suffix(""), read.training_script_args
+    else:
+        assert words[1] == "-m"
+        module, options = Path(words[2].replace(".", "/")), words[3:]
+    program = importlib.import_module(".".join(module.parts))
+    program.main.make_context(module.name, list(options))
 
 
 SCRIPT_LINES = [(page, words) for page, words in LINES if words[0].removeprefix("./").startswith("scripts/")]

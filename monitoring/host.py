@@ -11,13 +11,14 @@ from typing import Any, Final
 import psutil
 
 from monitoring.fields import HOST
-from monitoring.processor import SHARED_MEMORY, group_memory, usable_cores
+from monitoring.processor import SHARED_MEMORY, group_memory, group_processor, usable_cores
 from monitoring.rates import Rates
 from monitoring.samples import NEEDS_TWO, HostSample, Missing, Readings
 
 BLOCK_DEVICES: Final = Path("/sys/block")
 NETWORK_CARDS: Final = Path("/sys/class/net")
 _WAITING: Final = ("idle", "iowait")
+_QUOTA: Final = ("container_cpu", "container_cpu_held", "container_cpu_limit")
 
 
 class Host:
@@ -49,6 +50,7 @@ class Host:
         return (
             (("cpu", "iowait"), self._processor),
             (("cores",), lambda: {"cores": usable_cores()}),
+            (_QUOTA, lambda: self._quota(now)),
             (("memory_used", "memory_total"), _memory),
             (("container_memory_used", "container_memory_limit"), _container),
             (("swap_used",), lambda: {"swap_used": psutil.swap_memory().used}),
@@ -77,6 +79,18 @@ class Host:
             "iowait": min(100.0, max(0.0, 100 * spent["iowait"] / total))
             if "iowait" in spent
             else Missing("this system does not tell"),
+        }
+
+    def _quota(self, now: float) -> dict[str, float | Missing]:
+        group = group_processor()
+        if group is None:
+            return dict.fromkeys(_QUOTA, Missing("no quota on the processor time of this container"))
+        used = self._rates.of("quota used", group.used, now)
+        periods, held = (self._rates.of(f"quota {name}", getattr(group, name), now) for name in ("periods", "held"))
+        return {
+            "container_cpu": used if isinstance(used, Missing) else 100 * used / group.quota,
+            "container_cpu_held": _share(held, periods),
+            "container_cpu_limit": group.quota,
         }
 
     def _disks(self, now: float) -> dict[str, float | Missing]:
@@ -115,6 +129,12 @@ def _with_hardware(found: dict[str, Any], folder: Path) -> dict[str, Any]:
     None where the kernel shows no hardware, as in a container's own network.
     """
     return {name: one for name, one in found.items() if (folder / name.replace("/", "!") / "device").exists()}
+
+
+def _share(part: float | Missing, whole: float | Missing) -> float | Missing:
+    if isinstance(part, Missing) or isinstance(whole, Missing):
+        return part if isinstance(part, Missing) else whole
+    return 100 * part / whole if whole else Missing("no period of the quota since the last look")
 
 
 def _memory() -> dict[str, float | Missing]:

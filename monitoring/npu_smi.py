@@ -10,7 +10,7 @@ from typing import Final
 
 from monitoring.fields import DEVICE
 from monitoring.samples import Alert, DeviceSample, Missing, Process, Readings
-from monitoring.training_processes import rank_of
+from monitoring.training_processes import foreign_ids, rank_of
 
 SECONDS: Final = 5.0
 """An answer that takes longer is none."""
@@ -102,6 +102,8 @@ def _device(upper: list[str], lower: list[str], processes: list[tuple[int, Proce
     # the last pair is the memory of the chip (HBM where there is such, else DDR)
     _put(readings, "memory_used", use, len(use) - 2, MEBIBYTE)
     _put(readings, "memory_total", use, len(use) - 1, MEBIBYTE)
+    if foreign := foreign_ids():
+        readings.put("ranks", foreign)
     own = [process for device, process in processes if device == int(number)]
     return DeviceSample(
         index=int(number),

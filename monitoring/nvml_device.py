@@ -22,7 +22,7 @@ from monitoring.nvml_queries import (
 )
 from monitoring.rates import Rates
 from monitoring.samples import NEEDS_TWO, DeviceKind, DeviceSample, Missing, Process, Readings
-from monitoring.training_processes import rank_of
+from monitoring.training_processes import foreign_ids, rank_of
 
 IDLE_SAMPLES: Final = 60
 """Samples until a function that this board does not have is asked for again."""
@@ -179,6 +179,8 @@ class NvmlDevice:
         if isinstance(answer, Missing):
             readings.put("processes", answer)
             return None
+        if foreign := foreign_ids():
+            readings.put("ranks", foreign)
         return tuple(
             Process(pid=one.pid, rank=rank_of(one.pid), memory_bytes=_plausible(one.usedGpuMemory)) for one in answer
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,38 @@ def cpu_quota(root: Path = CGROUPS, own: Path = OWN_CGROUP) -> float | None:
     return min(quotas, default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class GroupProcessor:
+    """Counts of a control group that has a quota of processor time."""
+
+    quota: float
+    """Processors' worth of time."""
+    used: float
+    """Seconds of processor time."""
+    periods: int
+    """Of the quota, in which something ran."""
+    held: int
+    """Those of them in which it was used up."""
+
+
+def group_processor(root: Path = CGROUPS, own: Path = OWN_CGROUP) -> GroupProcessor | None:
+    """The control group whose quota is the tightest; `None` without a quota, or where nothing is counted.
+
+    As the kernel's documentation has it: cpu.max and cpu.stat of version 2 count microseconds, cpuacct.usage of version
+    1 nanoseconds.
+    """
+    found = []
+    for group in _groups(root, own):
+        words, counts = _read(group / "cpu.max").split(), _counts(group / "cpu.stat")
+        if len(words) == 2 and words[0] != "max" and "usage_usec" in counts:
+            found.append(_group(int(words[0]) / int(words[1]), counts["usage_usec"] / 1e6, counts))
+    quota, period = _read(root / "cpu/cpu.cfs_quota_us"), _read(root / "cpu/cpu.cfs_period_us")
+    used = _read(root / "cpuacct/cpuacct.usage")
+    if quota and period and int(quota) > 0 and used:
+        found.append(_group(int(quota) / int(period), int(used) / 1e9, _counts(root / "cpu/cpu.stat")))
+    return min(found, key=lambda group: group.quota, default=None)
+
+
 def memory_limit(root: Path = CGROUPS, own: Path = OWN_CGROUP) -> int | None:
     """Bytes of memory that the control groups of this process allow; `None` without a limit."""
     texts = [_read(group / "memory.max") for group in _groups(root, own)]
@@ -73,6 +106,16 @@ def free_shared_memory(path: Path = SHARED_MEMORY) -> int | None:
     except OSError:
         return None
     return status.f_bavail * status.f_frsize
+
+
+def _group(quota: float, used: float, counts: dict[str, int]) -> GroupProcessor:
+    return GroupProcessor(quota, used, counts.get("nr_periods", 0), counts.get("nr_throttled", 0))
+
+
+def _counts(path: Path) -> dict[str, int]:
+    """Lines such as `nr_throttled 7`."""
+    pairs = (line.split() for line in _read(path).splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
 
 def _groups(root: Path, own: Path) -> list[Path]:

@@ -48,8 +48,12 @@ class Process(_Frozen):
     """A process that has memory of a device."""
 
     pid: int
+    """As the driver tells it: in a container that may be the host's."""
     rank: int | None = None
-    """Of the training process it is; `None` for others and where it cannot be seen (another container)."""
+    """Of the training process it is; `None` for others and where it cannot be seen (another container).
+
+    Where no process can be mapped, `missing["ranks"]` of the device has the reason.
+    """
     memory_bytes: int | None = None
 
 

@@ -104,6 +104,8 @@ def _device(device: DeviceSample) -> Text:
 def _host(host: HostSample) -> Text:
     values = host.values
     parts = [("cpu", _percent(values.get("cpu"))), ("iowait", _percent(values.get("iowait")))]
+    if "container_cpu" in values:  # what the machine around it does says little
+        parts = [("cpu of quota", _percent(values["container_cpu"]))]
     for label, name in (("mem", "memory"), ("shm", "shared_memory"), ("disk", "disk")):
         used, total = values.get(f"{name}_used"), values.get(f"{name}_total")
         share = _percent(100 * used / total) if used is not None and total else ABSENT

@@ -98,6 +98,13 @@ class Trace:
         known = [host[name] for host in self.hosts if name in host]
         return statistics.mean(known) if known else None
 
+    def processors(self) -> tuple[float | None, str]:
+        """How busy the processors are, %, and whose: a container's quota may be used up while the machine is idle."""
+        machine, quota = self.host("cpu"), self.host("container_cpu")
+        if quota is not None and quota > (machine or 0.0):
+            return quota, "the container's quota of processors"
+        return machine, "processors of the machine"
+
     def device(self, uuid: str, name: str) -> float | None:
         """Mean of a figure of one device."""
         known = [one["values"][name] for one in self.devices if one["uuid"] == uuid and name in one["values"]]

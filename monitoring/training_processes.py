@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
+
+from monitoring.samples import Missing
+
+OWN_NAMESPACE: Final = Path("/proc/self/ns/pid")
+OF_THE_MACHINE: Final = "pid:[4026531836]"
+"""The namespace of process ids that the machine starts with: its number is fixed in the kernel's headers."""
+
+
+def foreign_ids() -> Missing | None:
+    """Why the process ids that a driver tells cannot be mapped to ranks; `None` where they can.
+
+    A driver may count as the machine does, and in a container that counts for itself another process has that number.
+    """
+    try:
+        namespace = str(OWN_NAMESPACE.readlink())
+    except OSError as error:
+        return Missing(f"not available: whose process ids the driver tells is not known ({error.strerror})")
+    if namespace == OF_THE_MACHINE:
+        return None
+    return Missing(
+        "not available: process ids are of the host, and this container has its own (--pid=host shares them)"
+    )
 
 
 def rank_of(pid: int) -> int | None:
-    """The rank of a process that torchrun started; `None` for others, and where we may not look."""
-    return _rank(pid, _started(pid))
+    """The rank of a process that torchrun started, by the id that a driver tells.
+
+    `None` for others, where we may not look, and where the id means another process here (`foreign_ids`).
+    """
+    return _rank(pid, _started(pid)) if foreign_ids() is None else None
 
 
 def _started(pid: int) -> str:

@@ -94,11 +94,12 @@ def _why_data(trace: Trace, rank: int, share: float) -> tuple[Cause, tuple[str, 
     """Whether readers lack processors, are too few, or wait for the disk."""
     workers = int(trace.plan.get("workers", 0))
     running, starved = trace.share("loader_cpu", rank), trace.share("loader_starved", rank)
-    cpu, iowait, own = trace.host("cpu"), trace.host("iowait"), trace.share("starved", rank)
+    iowait, own = trace.host("iowait"), trace.share("starved", rank)
+    cpu, processors = trace.processors()
     who = f"each of {workers} workers" if workers else "the process that reads"
     told = [f"{who} computes {running:.0%} of the time"] if running is not None else []
     told += [f"waits for a processor {starved:.0%}"] if starved is not None else []
-    told += [f"processors of the machine {cpu:.0f} % busy"] if cpu is not None else []
+    told += [f"{processors} {cpu:.0f} % busy"] if cpu is not None else []
     told += [f"{iowait:.0f} % waiting for disks"] if iowait is not None and iowait >= 1 else []
     evidence = (", ".join(told),) if told else ()
     slow_disk = "put the data on a local SSD, or keep decoded copies; `bevnext-sam2 bench loader` measures it"
@@ -249,9 +250,9 @@ def _processors(trace: Trace) -> Iterator[Verdict]:
     known = sorted(value for rank in trace.ranks if (value := trace.share("starved", rank)) is not None)
     if trace.plan.get("device_kind") != "cpu" or not known or (share := known[(len(known) - 1) // 2]) < STARVED_SHARE:
         return
-    busy, cores, reading = trace.host("cpu"), trace.host("cores"), trace.cores_of_readers()
+    (busy, processors), cores, reading = trace.processors(), trace.host("cores"), trace.cores_of_readers()
     evidence = [f"{len(trace.ranks)} process(es) with {trace.plan.get('workers', '?')} worker(s) each"]
-    evidence += [f"processors of the machine {busy:.0f} % busy"] if busy is not None else []
+    evidence += [f"{processors} {busy:.0f} % busy"] if busy is not None else []
     evidence += [f"workers keep {reading:.1f} of {cores:.0f} cores busy"] if cores and reading is not None else []
     text = f"waits for a processor {share:.0%} of the time"
     if cores and reading is not None and reading >= MOST_CORES * cores:

@@ -61,8 +61,16 @@ def test_an_old_driver_answers_in_old_forms() -> None:
     assert found["values"]["pcie_tx"] == 250e6
     assert found["missing"]["memory_reserved"] == "this driver counts it as used"
     assert found["missing"]["sm_activity"] == "Function Not Found"
-    assert set(found["values"]) | set(found["missing"]) == set(DEVICE)
+    assert (set(found["values"]) | set(found["missing"])) - {"ranks"} == set(DEVICE)
     assert found["calls"] < 40  # what is not there is not asked for again and again
+
+
+def test_processes_of_a_container_are_not_taken_for_ranks() -> None:
+    found = scenario("ranks")
+    assert found["machine"] == [True, 5, None]
+    assert found["container"][:2] == found["no /proc"][:2] == [True, None]
+    assert found["container"][2].startswith("not available: process ids are of the host")
+    assert "No such file" in found["no /proc"][2]
 
 
 def test_eight_gpus_once_a_second_cost_less_than_a_hundredth_of_a_core() -> None:

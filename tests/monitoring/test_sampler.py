@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import namedtuple
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ import pytest
 from monitoring import Sampler
 from monitoring.fields import DEVICE, HOST, clock_reasons
 from monitoring.host import Host
-from monitoring.processor import group_memory
+from monitoring.processor import GroupProcessor, group_memory, group_processor
 from monitoring.rates import Rates
 from monitoring.samples import Missing
 from monitoring.training_processes import rank_of
@@ -174,6 +176,52 @@ def test_memory_of_the_container(tmp_path: Path) -> None:
     assert group_memory(tmp_path / "cgroup", own) is None
     (pod / "memory.max").write_text("4000\n")
     assert group_memory(tmp_path / "cgroup", own) == (1000, 4000)
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_of_", ".")).write_text(text)
+
+
+def quota_of(folder: Path) -> Callable[[], GroupProcessor | None]:
+    own = folder / "own"
+    own.write_text("0::/pod/box\n")
+    return partial(group_processor, folder / "cgroup", own)
+
+
+def test_processor_time_against_the_quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    look = quota_of(tmp_path)
+    monkeypatch.setattr("monitoring.host.group_processor", look)
+    box, stat = tmp_path / "cgroup/pod/box", "usage_usec {}\nuser_usec 1\nnr_periods {}\nnr_throttled {}\n"
+    host, names = Host(), ("container_cpu", "container_cpu_held", "container_cpu_limit")
+    assert host.sample(0.0).missing["container_cpu"] == "no quota on the processor time of this container"
+    write(box, cpu_of_max="max 100000\n", cpu_of_stat=stat.format(10_000_000, 0, 0))
+    assert look() is None
+    write(box, cpu_of_max="800000 100000\n")
+    write(box.parent, cpu_of_max="400000 100000\n", cpu_of_stat=stat.format(10_000_000, 100, 5))
+    assert look() == GroupProcessor(quota=4.0, used=10.0, periods=100, held=5)  # the tightest counts
+    first = host.sample(1.0)
+    assert (first.values["container_cpu_limit"], "container_cpu" in first.missing) == (4.0, True)
+    write(box.parent, cpu_of_stat=stat.format(16_000_000, 120, 20))
+    values = host.sample(3.0).values
+    assert [values[name] for name in names] == [75.0, 75.0, 4.0]  # 6 s in 2 s of 4 processors; 15 of 20 periods
+    idle = host.sample(4.0)
+    assert idle.values["container_cpu"] == 0.0
+    assert idle.missing["container_cpu_held"] == "no period of the quota since the last look"
+    write(box, cpu_of_stat="")
+    write(box.parent, cpu_of_stat="")  # a kernel that does not count
+    assert set(names) <= set(host.sample(5.0).missing)
+
+
+def test_the_quota_of_version_1(tmp_path: Path) -> None:
+    look = quota_of(tmp_path)
+    cpu = tmp_path / "cgroup/cpu"
+    write(cpu, cpu_of_cfs_quota_us="-1", cpu_of_cfs_period_us="100000", cpu_of_stat="nr_periods 9\nnr_throttled 3\n")
+    write(tmp_path / "cgroup/cpuacct", cpuacct_of_usage="2500000000")
+    assert look() is None
+    write(cpu, cpu_of_cfs_quota_us="150000")
+    assert look() == GroupProcessor(quota=1.5, used=2.5, periods=9, held=3)
 
 
 def test_processes_that_are_not_ours_have_no_rank() -> None:

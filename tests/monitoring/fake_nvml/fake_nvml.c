@@ -19,6 +19,7 @@ static struct { char name[64]; int code; } faults[MOST_FAULTS];
 static struct { int gpu; u64 number; } xids[8];
 static int xid_count;
 static u64 calls;
+static unsigned process_id = 1000000;
 static long live_gpm_samples, live_event_sets, open_count;
 
 static void set_up(void) {
@@ -39,6 +40,7 @@ void fake_heal(void) { fault_count = 0; for (int i = 0; i < MOST_GPUS; i++) gpus
 void fake_gpus(int gpu, int mig) { set_up(); gpu_count = gpu; instance_count = mig; }
 void fake_unplug(int gpu) { set_up(); gpus[gpu].unplugged = 1; }
 void fake_xid(int gpu, u64 number) { xids[xid_count].gpu = gpu; xids[xid_count++].number = number; }
+void fake_process(unsigned pid) { process_id = pid; } /* of GPU 0; the next ones count up */
 void fake_forget(void) { live_gpm_samples = live_event_sets = open_count = 0; }
 u64 fake_calls(void) { return calls; }
 long fake_leaks(void) { return live_gpm_samples + live_event_sets + open_count; }
@@ -169,7 +171,7 @@ Ret nvmlDeviceGetComputeRunningProcesses_v3(Device *d, unsigned *count, struct p
     BEGIN(d);
     if (*count < 1) { *count = 1; return INSUFFICIENT_SIZE; }
     *count = 1;
-    GIVE(out, ((struct process){1000000u + d->index, 40000000000ULL, 0, 0}));
+    GIVE(out, ((struct process){process_id + d->index, 40000000000ULL, 0, 0}));
     return SUCCESS;
 }
 /* events */

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import pynvml
 
+from monitoring import training_processes
 from monitoring.fields import DEVICE
 from monitoring.nvml import NvmlDevices
 from monitoring.nvml_ask import GONE
@@ -225,6 +229,30 @@ def old_driver() -> dict[str, Any]:
         calls = FAKE.fake_calls() - before
     device = sample.devices[0]
     return {"values": device.values, "missing": device.missing, "calls": calls}
+
+
+def ranks() -> dict[str, Any]:
+    """The driver names a process that is a rank here: with the machine's process ids, and in a container."""
+    FAKE.fake_gpus(1, 0)
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none", "RANK": "5"}
+    found: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(["cat"], env=environment, stdin=subprocess.PIPE) as rank,
+    ):
+        FAKE.fake_process(rank.pid)
+        own = Path(folder, "pid")
+        for place, number in (("machine", "4026531836"), ("container", "4026532999"), ("no /proc", None)):
+            own.unlink(missing_ok=True)
+            if number is not None:
+                own.symlink_to(f"pid:[{number}]")
+            training_processes.OWN_NAMESPACE = own
+            with Sampler("nvml") as sampler:
+                device = sampler.sample().devices[0]
+            process = device.processes[0]
+            found[place] = [process.pid == rank.pid, process.rank, device.missing.get("ranks")]
+        rank.stdin.close()
+    return found
 
 
 def cost() -> dict[str, Any]:

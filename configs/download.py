@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 from urllib.parse import urlsplit
 
-from configs.errors import BevnextError
+from configs.errors import BevnextError, UsageError
 
 ProgressHook = Callable[[int, int | None], None]
 """Called with the bytes that are here and those that there are; `None` where the server does not say."""
@@ -44,9 +44,11 @@ def download(address: str, target: Path, on_progress: ProgressHook, pause: float
     """Get `address` into `target`, going on with what an earlier call left.
 
     Raises:
+        UsageError: not an address.
         BevnextError: the server refuses, cannot be reached, or another process gets the same file; what has arrived is
             kept.
     """
+    _require_address(address)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     with _alone(part):
@@ -69,7 +71,7 @@ def download(address: str, target: Path, on_progress: ProgressHook, pause: float
 def shown(address: str) -> str:
     """The address without what may be a signature or a password."""
     parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 @contextmanager
@@ -85,14 +87,32 @@ def progress_bar(name: str) -> Iterator[ProgressHook]:
         yield lambda here, total: progress.update(task, completed=here, total=total)
 
 
+def _require_address(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme == "file" or (parts.scheme in ("http", "https") and bool(parts.hostname))
+    except ValueError:  # such as a bracket that is not closed
+        usable = False
+    if not usable:
+        raise UsageError(
+            f"{address!r} is not an address that a file can be got from",
+            fix="give one that begins with https://, http:// or file:///",
+        )
+
+
 @contextmanager
 def _alone(part: Path) -> Iterator[None]:
     """Keep other processes from the same file."""
+    another = BevnextError(f"another process is getting {part}", fix="wait for it")
     with part.open("ab") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise BevnextError(f"another process is getting {part}", fix="wait for it") from error
+            raise another from error
+        if not part.exists() or not os.path.samestat(
+            part.stat(), os.fstat(held.fileno())
+        ):  # that process has just given it its name
+            raise another
         yield
 
 

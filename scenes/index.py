@@ -49,7 +49,10 @@ def open_index(dataroot: Path | str, version: str, index_dir: Path | str | None 
         raise DataError(f"{directory} holds an index of {header.version}, not of {version}", fix=rebuild)
     if header.source == "tables":
         _refuse_stale(header, root / version, directory, rebuild)
-    return SceneIndex(root, directory, header)
+    try:
+        return SceneIndex(root, directory, header)
+    except FileNotFoundError:  # its files were there, so another build has replaced them since
+        return open_index(dataroot, version, index_dir)
 
 
 def _refuse_stale(header: IndexHeader, source: Path, directory: Path, rebuild: str) -> None:

@@ -179,7 +179,8 @@ def read_header(directory: Path, rebuild: str) -> IndexHeader:
     """
     path = directory / HEADER
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        content = json.loads(text)
         found = content["schema_version"]
         if found != SCHEMA_VERSION:
             raise DataError(f"{path}: index schema {found}, this program reads {SCHEMA_VERSION}", fix=rebuild)
@@ -191,6 +192,8 @@ def read_header(directory: Path, rebuild: str) -> IndexHeader:
     for file in header.files.values():
         part = directory / file.name
         if not part.is_file() or part.stat().st_size != file.bytes:
+            if path.read_bytes() != text:  # another build has replaced it since
+                return read_header(directory, rebuild)
             raise DataError(f"{part}: this file of the index is missing or cut off", fix=rebuild)
     return header
 

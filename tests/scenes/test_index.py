@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from configs.errors import BevnextError, DataError, UsageError
 from configs.index_location import HEADER, index_directory
 from configs.nuscenes import CAMERAS
 from scenes.index import build_index, open_index
+from scenes.index_files import IndexHeader
 from scenes.splits import official_splits
 
 VERSION = "v1.0-mini"
@@ -414,6 +417,48 @@ def test_a_rebuild_replaces_the_files_and_keeps_open_readers_alive(root):
     assert not names & {path.name for path in directory.glob("*.arrow")}
     assert len(list(directory.glob("*.arrow"))) == len(names)
     assert reader.frame(3).token == open_index(root, VERSION).frame(3).token
+
+
+BUILDER = """
+import sys
+from scenes.index import build_index
+for _ in range(5):
+    build_index(sys.argv[1], sys.argv[2], progress=False)
+"""
+
+
+def test_two_builds_at_once_and_a_reader(root):
+    directory = build_index(root, VERSION, progress=False)
+    tokens = [open_index(root, VERSION).token(row) for row in range(8)]
+    builders = [subprocess.Popen([sys.executable, "-c", BUILDER, str(root), VERSION]) for _ in range(2)]
+    while any(builder.poll() is None for builder in builders):
+        index = open_index(root, VERSION)
+        assert [index.token(row) for row in range(8)] == tokens
+    assert [builder.returncode for builder in builders] == [0, 0]
+    header = json.loads((directory / HEADER).read_text())
+    named = {file["name"] for file in header["files"].values()}
+    assert {path.name for path in directory.iterdir()} == {HEADER, ".lock", *named}
+
+
+@pytest.mark.parametrize("moment", ["files are looked for", "files are mapped"])
+def test_a_build_that_ends_while_an_index_is_opened(root, monkeypatch, moment):
+    build_index(root, VERSION, progress=False)
+    again = [lambda: build_index(root, VERSION, progress=False)]
+    name = "scenes.index._refuse_stale" if moment == "files are mapped" else "scenes.index_files.IndexHeader"
+
+    def rebuild(*arguments):
+        if again:
+            again.pop()()
+
+    class Header(IndexHeader):
+        @classmethod
+        def model_validate(cls, content):
+            rebuild()
+            return IndexHeader.model_validate(content)
+
+    monkeypatch.setattr(name, rebuild if moment == "files are mapped" else Header)
+    assert len(open_index(root, VERSION)) == 8
+    assert not again
 
 
 # --- the table writer ----------------------------------------------------------------------------------------------

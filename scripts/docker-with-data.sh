@@ -25,7 +25,8 @@ usage: scripts/docker-with-data.sh STRATEGY [OPTIONS] [-- COMMAND ARGUMENTS]
   --native                        no container: only the data set is brought, and the command runs in .venv
   --dry-run                       show the commands, and stop
 
-COMMAND is one of bevnext-sam2, such as `train` or `eval`, and gets --data-root; without one a shell is opened.
+COMMAND is one of bevnext-sam2, such as `train`, `eval` or `data check`, and gets --data-root; without one a shell is
+opened.
 TXT
 }
 fail() { printf 'error: %s\n  fix: %s\n' "$1" "${2:-see scripts/docker-with-data.sh --help}" >&2; exit 2; }
@@ -92,7 +93,7 @@ fi
 name=${command[0]:-}
 if [ "$where" = native ]; then
     [ -n "$name" ] || fail "--native needs a command" "add -- train, or leave out --native"
-    run "$scripts/run.sh" "$name" --data-root "$data" "${device[@]}" "${passed[@]}" "${command[@]:1}"
+    run "$scripts/run.sh" "${command[@]}" --data-root "$data" "${device[@]}" "${passed[@]}"
     exit
 fi
 if [ "$name" = train ] && [ "$strategy" != shared ]; then
@@ -113,6 +114,9 @@ case $strategy in
         mounts+=(--volume "$volume:$inside:ro") ;;
     *) export BEVNEXT_SAM2_DATA_ROOT=$data ;;
 esac
+if [ "$(id -u)" != 0 ]; then # what is written belongs to whoever calls
+    export BEVNEXT_SAM2_UID=${BEVNEXT_SAM2_UID:-$(id -u)} BEVNEXT_SAM2_GID=${BEVNEXT_SAM2_GID:-$(id -g)}
+fi
 compose=(docker compose --project-directory "$root")
 if [ -n "$jupyter" ]; then
     [ -z "$port" ] || export BEVNEXT_SAM2_JUPYTER_PORT=$port
@@ -120,6 +124,7 @@ if [ -n "$jupyter" ]; then
 elif [ -z "$name" ]; then
     run "${compose[@]}" run --rm ${container:+--name "$container"} "${mounts[@]}" shell
 else
+    # the options last: some commands are two words, such as `data check`
     run "${compose[@]}" run --rm --no-TTY ${container:+--name "$container"} "${mounts[@]}" bevnext-sam2 \
-        "$name" --data-root "$inside" "${passed[@]}" "${command[@]:1}"
+        "${command[@]}" --data-root "$inside" "${passed[@]}"
 fi

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BASE_IMAGE: Final = os.environ.get("BEVNEXT_SAM2_TEST_BASE_IMAGE", "local/base:bookworm")
@@ -137,3 +137,11 @@ def project_version() -> str:
     found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert found
     return found[1]
+
+
+def dev_container_settings() -> dict[str, Any]:
+    """What `.devcontainer/devcontainer.json` says; it is JSON with comments on lines of their own."""
+    text = (ROOT / ".devcontainer/devcontainer.json").read_text()
+    content = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE))
+    assert isinstance(content, dict)
+    return content

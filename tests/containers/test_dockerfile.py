@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import yaml
-from containers import ROOT, project_version
+from containers import ROOT, dev_container_settings, project_version
 
 TEXT = (ROOT / "docker/Dockerfile").read_text()
 STAGES = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", TEXT, re.MULTILINE | re.DOTALL))
@@ -54,8 +53,7 @@ def test_every_lock_file_of_the_image_is_there() -> None:
 
 
 def test_dev_container_opens_without_a_gpu() -> None:
-    text = re.sub(r"^\s*//.*$", "", (ROOT / ".devcontainer/devcontainer.json").read_text(), flags=re.MULTILINE)
-    settings = json.loads(text)
+    settings = dev_container_settings()
     assert settings["hostRequirements"] == {"gpu": "optional"}
     assert settings["build"]["target"] in STAGES
     assert settings["remoteUser"] == "bevnext"

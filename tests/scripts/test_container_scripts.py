@@ -249,7 +249,7 @@ def test_strategy_volume(checkout: Checkout, data: Path) -> None:
     assert checkout(f"{line} -- eval --run outputs/r").returncode == 0
     (call,) = checkout.calls()
     assert call[:4] == ["docker", "compose", "--project-directory", str(checkout.root)]
-    assert call[call.index("bevnext-sam2") + 1 :][:3] == ["eval", "--data-root", "/data"]
+    assert call[call.index("bevnext-sam2") + 1 :] == ["eval", "--run", "outputs/r", "--data-root", "/data"]
     assert call[call.index("--name") + 1] == "mine"
     checkout(f"{line} -- train --epochs 2")
     assert checkout.calls()[-1] == [
@@ -260,6 +260,13 @@ def test_strategy_volume(checkout: Checkout, data: Path) -> None:
     assert checkout.calls()[-1][-1] == "shell"
     checkout(f"docker-with-data.sh volume --data-path '{data}' --jupyter --port 9999")
     assert checkout.calls()[-1][-1] == "dev"
+
+
+@pytest.mark.parametrize("where", ["", "--native"])
+def test_a_command_of_two_words_gets_the_data_set_behind_them(where: str, checkout: Checkout, data: Path) -> None:
+    done = checkout(f"docker-with-data.sh volume --data-path '{data}' {where} --dry-run -- data check --deep")
+    words = shlex.split(done.stdout)
+    assert words[-5:] == ["data", "check", "--deep", "--data-root", str(data) if where else "/data"]
 
 
 @pytest.mark.parametrize("option", ["--gpu", "--no-gpu"])
@@ -317,7 +324,7 @@ def test_strategy_download_fetches_before_the_command(checkout: Checkout, tmp_pa
     assert checkout(f"{line} -- train --epochs 1").returncode == 0
     fetch, train = checkout.calls()
     assert fetch == ["run.sh", "data", "fetch", link, "--data-root", str(folder), "--accept-licence"]
-    assert train == ["run.sh", "train", "--data-root", str(folder), "--epochs", "1"]
+    assert train == ["run.sh", "train", "--epochs", "1", "--data-root", str(folder)]
     checkout(f"docker-with-data.sh download --data-path '{folder}' --list 'my links' --accept-licence --dry-run")
     checkout.codes("run.sh", {"fetch": 3})
     assert checkout(f"{line} -- train").returncode == 3

@@ -51,6 +51,7 @@ done_file=$outputs/$run.stages
 [ -z "$fresh" ] || [ -n "$dry_run" ] || rm -f "$done_file"
 data_options=()
 if [ -n "$data" ]; then
+    [ -d "$data" ] || fail "--data-path $data: no such folder" "correct the path" # not after the image is built
     data=$(realpath --canonicalize-missing --no-symlinks "$data")
     data_options=(--data-root "$data" ${version:+--version "$version"})
 fi

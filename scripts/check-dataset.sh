@@ -40,6 +40,7 @@ done
 
 if [ "$version" = auto ]; then
     [[ $path != s3://* ]] || fail "the versions of $path are not looked up" "name one with --version"
+    [ -d "$path" ] || fail "$path: no such folder" "correct the path"
     shopt -s nullglob
     versions=("$path"/v1.0-*/)
     [ ${#versions[@]} -eq 1 ] || fail "$path holds ${#versions[@]} versions (folders v1.0-*)" "name one with --version, or correct the path"

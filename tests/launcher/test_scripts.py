@@ -105,6 +105,7 @@ def test_the_path_of_a_data_set_in_all_forms(form: str, scripts: Path, tmp_path:
 
 def test_a_data_set_of_no_or_several_versions_must_be_named(scripts: Path, tmp_path: Path) -> None:
     script = scripts / "check-dataset.sh"
+    assert "no such folder" in call(script, str(tmp_path / "none")).stderr
     assert "holds 0 versions" in call(script, str(tmp_path)).stderr
     for version in ("v1.0-mini", "v1.0-trainval"):
         (tmp_path / version).mkdir()

@@ -379,6 +379,11 @@ def test_a_stage_that_fails_ends_it_with_its_code_and_is_repeated(checkout: Chec
     assert stages(checkout) == ["train", "train", "eval", "report"]
 
 
+def test_data_that_are_not_there_are_missed_before_the_image_is_built(checkout: Checkout) -> None:
+    done = checkout("build-and-train.sh --data-path /no/such/folder")
+    assert (done.returncode, "/no/such/folder: no such folder" in done.stderr, checkout.calls()) == (2, True, [])
+
+
 def test_dry_run_of_all_stages_runs_none(checkout: Checkout, data: Path) -> None:
     done = checkout(f"build-and-train.sh --data-path '{data}' --config bevnext/bevnext-stage1 --batch-size 2 --dry-run")
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [

@@ -184,7 +184,7 @@ def _frame(batch: Batch, age: int) -> Batch:
 
 def _trained(ours: Detector, twin: Detector | None, batch: Batch, setting: Setting) -> Measurement:
     """Forward and backward pass, without the optimiser; the forward share of it by part."""
-    passes, normaliser = setting.passes, ours.normaliser(batch)
+    passes = setting.passes
     watches: list[dict[str, float]] = []
 
     def step(network: Detector) -> None:
@@ -192,7 +192,7 @@ def _trained(ours: Detector, twin: Detector | None, batch: Batch, setting: Setti
         with passes.autocast(), observed(network, watch.enter, watch.leave):
             outputs = network(batch)
         watches.append(watch.stop())
-        torch.stack(list(network.loss(outputs, batch, normaliser).values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(network.loss(outputs, network.targets(batch)).values())).sum().backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
 
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}

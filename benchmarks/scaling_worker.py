@@ -164,7 +164,7 @@ def _bare_loop(setting: Setting) -> Loop:
 
     def loop(steps: int) -> None:
         for _ in range(steps):
-            terms = detector.loss(network(setting.batch), setting.batch)
+            terms = detector.loss(network(setting.batch), detector.targets(setting.batch))
             torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, clip_norm)
             optimizer.step()

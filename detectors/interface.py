@@ -56,6 +56,14 @@ class Detections:
     """int64 `[n]`: index into `configs.nuscenes.CLASSES`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What losses compare a network's outputs with; a family adds what its own need."""
+
+    counts: Tensor
+    """float32 `[K]`: what the losses divide by, such as numbers of objects (additive over samples)."""
+
+
 class Stream(ABC):
     """A detector on its way along scenes, in eval mode: what it made of a frame serves the samples that follow.
 
@@ -97,8 +105,8 @@ class Memory(ABC):
 class Detector(nn.Module, ABC):
     """A detector that can be trained by the engine and evaluated.
 
-    One optimiser step is the recipe's step whatever the topology: `normaliser` counts a micro-batch's positives
-    before any forward pass, the engine sums the counts over micro-batches and ranks, and `loss` divides by that sum.
+    One optimiser step is the recipe's step whatever the topology: the `targets` of all micro-batches are made before
+    any forward pass, the engine sums their counts over micro-batches and ranks, and `loss` divides by that sum.
     """
 
     memory: Memory | None = None
@@ -119,12 +127,15 @@ class Detector(nn.Module, ABC):
         """Raw outputs of the network for `loss` and `decode`."""
 
     @abstractmethod
-    def normaliser(self, batch: CameraBatch) -> Tensor:
-        """float32 `[K]`: counts that this family's losses divide by (additive over samples)."""
+    def targets(self, batch: CameraBatch) -> Targets:
+        """What `loss` is given beside the outputs, made once for each micro-batch."""
 
     @abstractmethod
-    def loss(self, outputs: Any, batch: CameraBatch, normaliser: Tensor | None = None) -> dict[str, Tensor]:
-        """Scalar loss terms; their plain sum is minimised. `normaliser` defaults to the batch's own counts."""
+    def loss(self, outputs: Any, targets: Any, normaliser: Tensor | None = None) -> dict[str, Tensor]:
+        """Scalar loss terms; their plain sum is minimised.
+
+        Args: `targets` of the batch that the outputs are of; `normaliser` `[K]`, by default the targets' counts.
+        """
 
     def stream(self) -> Stream | None:
         """A way to run along scenes with less work than sample by sample, and equal results; `None`: there is none."""

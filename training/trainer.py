@@ -1,8 +1,8 @@
 """The optimiser step: the recipe's step whatever the topology.
 
-All micro-batches of a step are drawn first, their positives are counted and summed over the processes, and every
-micro-batch's loss is divided by that sum. DDP averages gradients over processes, so the loss is multiplied by their
-number: the gradient is the one of the whole step's batch in a single process.
+All micro-batches of a step are drawn first, their targets are made, the positives among these are counted and summed
+over the processes, and every micro-batch's loss is divided by that sum. DDP averages gradients over processes, so the
+loss is multiplied by their number: the gradient is the one of the whole step's batch in a single process.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from configs.plan import Plan
 from configs.schema import Recipe
+from detectors.interface import Targets
 from detectors.layers.constants import constants
 from scenes.sample import Batch
 
@@ -98,14 +99,15 @@ class Trainer:
             torch._foreach_copy_(self._statistics_before, self._statistics)
         learning_rate = set_rate(state.optimizer, rate_factor(self.recipe.schedule, state.step, self.plan.total_steps))
         self.clock.begin("forward")
-        own_counts = torch.stack([state.detector.normaliser(batch) for batch in micro_batches]).sum(0)
+        targets = [state.detector.targets(batch) for batch in micro_batches]
+        own_counts = torch.stack([one.counts for one in targets]).sum(0)
         self.clock.begin("all_reduce")
         normaliser = self.world.sum(own_counts)
         terms: dict[str, Tensor] = {}
         own_losses = []
-        for number, batch in enumerate(micro_batches, start=1):
+        for number, (batch, of_batch) in enumerate(zip(micro_batches, targets, strict=True), start=1):
             with self._hold_gradients(unless=number == len(micro_batches)):
-                found = self.forward_backward(batch, normaliser)
+                found = self.forward_backward(batch, of_batch, normaliser)
             terms = {name: value + terms[name] if terms else value for name, value in found.items()}
             own_losses.append(torch.stack(list(found.values())).sum())
         self.clock.begin("optimizer")
@@ -133,14 +135,14 @@ class Trainer:
         terms_of_step = dict(zip(terms, values, strict=True))
         return StepReport(sum(values), terms_of_step, learning_rate, norm, stops > 0, damages > 0, fault)
 
-    def forward_backward(self, batch: Batch, normaliser: Tensor) -> dict[str, Tensor]:
+    def forward_backward(self, batch: Batch, targets: Targets, normaliser: Tensor) -> dict[str, Tensor]:
         """Add one micro-batch's gradient; returns its loss terms, detached."""
         self.clock.begin("forward")
         device = self.world.device.type
         autocast = torch.autocast(device, _AUTOCAST.get(self.plan.precision), enabled=self.plan.precision in _AUTOCAST)
         with autocast:
             outputs = self.network(batch)
-        terms = self.state.detector.loss(outputs, batch, normaliser)
+        terms = self.state.detector.loss(outputs, targets, normaliser)
         loss = torch.stack(list(terms.values())).sum() * self.world.size
         self.clock.begin("backward")
         self.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -191,7 +193,7 @@ class Trainer:
         for batch in batches:
             self.state.optimizer.zero_grad(set_to_none=True)
             with self._hold_gradients(unless=False):
-                self.forward_backward(batch, normaliser)
+                self.forward_backward(batch, self.state.detector.targets(batch), normaliser)
             norms = [p.grad.norm() for p in self.parameters if p.grad is not None]
             if not bool(torch.stack(norms).isfinite().all()):
                 found.append(batch)

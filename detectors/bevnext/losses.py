@@ -10,7 +10,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy, one_hot
+from torch.nn.functional import binary_cross_entropy
 
 from detectors.bevnext.grid import DepthBins
 from detectors.bevnext.targets import ObjectTargets
@@ -45,7 +45,7 @@ def depth_loss(probability: Tensor, depth: Tensor, bins: DepthBins, count: Tenso
     position = depth_bins(depth, bins)
     index = position.long() - 1
     known = (index >= 0).unsqueeze(1)
-    truth = one_hot(index.clamp(min=0), bins.count).permute(0, 3, 1, 2)
+    truth = index.unsqueeze(1) == torch.arange(bins.count, device=index.device)[:, None, None]
     entropy = binary_cross_entropy(probability, truth.to(probability), weight=known.to(probability), reduction="sum")
     return entropy / count.clamp(min=1.0)
 

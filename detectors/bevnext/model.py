@@ -26,7 +26,7 @@ from detectors.bevnext.losses import box_losses, depth_foreground, depth_loss, h
 from detectors.bevnext.perspective import BACKGROUND, classes_in_perspective, perspective_loss
 from detectors.bevnext.refinement import PerspectiveRefinement
 from detectors.bevnext.streaming import FeatureStream, MapStream
-from detectors.bevnext.targets import assign, count_positives, draw_heatmaps
+from detectors.bevnext.targets import BEVNeXtTargets, ObjectTargets, assign, count_positives, draw_heatmaps
 from detectors.bevnext.tasks import TASKS
 from detectors.bevnext.temporal import NARROWING, FusingBevBackbone, TemporalFusion
 from detectors.bevnext.view_transform import LiftedViews, ViewTransformer
@@ -80,8 +80,6 @@ class BEVNeXt(Detector):
         self.transformer_neck = PerspectiveRefinement(model, data)
         self.proposal_head = proposal_head(encoder.out_channels, model.head)
         self.depth_emb = _depth_embedding(self.bins.count, channels)
-        # Published quirk: channels are swapped to BGR, mean and deviation are not.
-        self.channel_order = (2, 1, 0) if model.bgr_input else (0, 1, 2)
         self.image_branch_only = model.perspective is not None and model.perspective.only
         carries = data.streaming is not None and not self.image_branch_only
         self.memory: SlotMemory | None = SlotMemory(data.frames) if carries else None
@@ -184,48 +182,54 @@ class BEVNeXt(Detector):
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB `[M, 3, H, W]` to what the backbone was trained on, in the weights' precision and channels-last."""
         precision = self.img_backbone.conv1.weight.dtype
-        floats = images[:, self.channel_order].to(precision, memory_format=torch.channels_last)
+        # Published quirk: channels are swapped to BGR, mean and deviation are not.
+        ordered = images.flip(1) if self.config.bgr_input else images
+        floats = ordered.to(precision, memory_format=torch.channels_last)
         mean, deviation = (constants(v, floats)[:, None, None] for v in (IMAGE_MEAN, IMAGE_DEVIATION))
         return floats.sub_(mean).div_(deviation)
 
-    def normaliser(self, batch: CameraBatch) -> Tensor:
-        """float32 `[13]`: image cells of known depth; per task, heat map peaks; per task, objects."""
-        targets = assign(batch.boxes, batch.labels, self.grid)
+    def targets(self, batch: CameraBatch) -> BEVNeXtTargets:
+        """All objects at once, once for both heads and for the counts."""
+        objects = assign(batch.boxes, batch.labels, self.grid)
         known = depth_foreground(batch.depth, self.bins).sum().float()
-        return torch.cat([known[None], count_positives(targets, len(batch.boxes), self.grid)])
+        return BEVNeXtTargets(
+            counts=torch.cat([known[None], count_positives(objects, len(batch.boxes), self.grid)]),
+            objects=objects,
+            depth=batch.depth.flatten(0, 1),
+            classes=classes_in_perspective(batch, self.bins, self.grid) if self.config.perspective else None,
+        )
 
-    def loss(self, outputs: BEVNeXtOutputs, batch: CameraBatch, normaliser: Tensor | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, outputs: BEVNeXtOutputs, targets: BEVNeXtTargets, normaliser: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Terms under their published names: `loss_depth`, `task{t}.loss_{heatmap,xy,z,whl,yaw,vel}`.
 
         With perspective supervision also `loss_perspective`; the image branch alone has no `task` terms.
         """
-        counts = self.normaliser(batch) if normaliser is None else normaliser
+        counts = targets.counts if normaliser is None else normaliser
         with torch.autocast(counts.device.type, enabled=False):
-            terms = self._image_losses(outputs, batch, counts[0])
-            return terms if self.image_branch_only else terms | self._box_losses(outputs, batch, counts[1:])
+            terms = self._image_losses(outputs, targets, counts[0])
+            return terms if self.image_branch_only else terms | self._box_losses(outputs, targets.objects, counts[1:])
 
-    def _image_losses(self, outputs: BEVNeXtOutputs, batch: CameraBatch, known_cells: Tensor) -> dict[str, Tensor]:
-        depth = depth_loss(at_least_float32(outputs.depth), batch.depth.flatten(0, 1), self.bins, known_cells)
+    def _image_losses(self, outputs: BEVNeXtOutputs, targets: BEVNeXtTargets, known_cells: Tensor) -> dict[str, Tensor]:
+        depth = depth_loss(at_least_float32(outputs.depth), targets.depth, self.bins, known_cells)
         terms = {"loss_depth": self.config.depth.loss_weight * depth}
-        if self.config.perspective:
-            classes = classes_in_perspective(batch, self.bins, self.grid)
+        if self.config.perspective and targets.classes is not None:
             terms["loss_perspective"] = self.config.perspective.loss_weight * perspective_loss(
-                at_least_float32(outputs.context), classes, self.config.perspective.class_weights, known_cells
+                at_least_float32(outputs.context), targets.classes, self.config.perspective.class_weights, known_cells
             )
         return terms
 
-    def _box_losses(self, outputs: BEVNeXtOutputs, batch: CameraBatch, counts: Tensor) -> dict[str, Tensor]:
+    def _box_losses(self, outputs: BEVNeXtOutputs, targets: ObjectTargets, counts: Tensor) -> dict[str, Tensor]:
         peaks, objects = counts.view(2, len(TASKS))
-        targets = assign(batch.boxes, batch.labels, self.grid)
-        heatmaps = draw_heatmaps(targets, len(batch.boxes), self.grid)
+        heatmaps = draw_heatmaps(targets, len(outputs.heatmaps[0]), self.grid)
         head = self.config.head
         terms = {}
         for t, task in enumerate(TASKS):
-            classes = slice(task.classes[0], task.classes[-1] + 1)
             terms[f"task{t}.loss_heatmap"] = heatmap_loss(
-                at_least_float32(outputs.heatmaps[t]), heatmaps[:, classes], peaks[t]
+                at_least_float32(outputs.heatmaps[t]), heatmaps[:, task.span], peaks[t]
             )
-            in_task = (targets.label >= classes.start) & (targets.label < classes.stop)
+            in_task = (targets.label >= task.span.start) & (targets.label < task.span.stop)
             boxes = box_losses(at_least_float32(outputs.boxes[t]), targets, in_task, objects[t], head.velocity_weight)
             terms |= {f"task{t}.loss_{name}": head.regression_weight * term for name, term in boxes.items()}
         return terms

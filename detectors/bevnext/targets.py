@@ -1,6 +1,6 @@
-"""What the centre heads should say: where objects are, and the heat maps drawn around them.
+"""What the network should say: where objects are, the heat maps drawn around them, and what the image cells show.
 
-Shape legend: B batch, M objects of the batch, Y X BEV cells.
+Shape legend: B batch, N cameras, h w image cells, M objects of the batch, Y X BEV cells.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 from configs.nuscenes import CLASSES
 from detectors.bevnext.grid import BevGrid
 from detectors.bevnext.tasks import TASKS
+from detectors.interface import Targets
 
 MIN_OVERLAP = 0.1
 MIN_RADIUS = 2
@@ -36,6 +37,17 @@ class ObjectTargets:
     """float32 `[M]`: whole cells."""
     regression: Tensor
     """float32 `[M, 10]`: offset in the cell (x, y), z, log l, log w, log h, sin yaw, cos yaw, vx, vy."""
+
+
+@dataclass(frozen=True, slots=True)
+class BEVNeXtTargets(Targets):
+    """`counts` `[13]`: image cells of known depth; per task, heat map peaks; per task, objects."""
+
+    objects: ObjectTargets
+    depth: Tensor
+    """float32 `[B*N, h, w]`: metres, 0 where unknown."""
+    classes: Tensor | None
+    """int64 `[B*N, h, w]` as of `perspective.classes_in_perspective`; `None` without perspective supervision."""
 
 
 def assign(boxes: list[Tensor], labels: list[Tensor], grid: BevGrid) -> ObjectTargets:
@@ -95,7 +107,7 @@ def count_positives(targets: ObjectTargets, batch: int, grid: BevGrid) -> Tensor
     peak = peak.scatter_reduce_(0, cell, targets.counted.float(), "amax")
     peaks = peak.view(batch, len(CLASSES), grid.cells).sum((0, 2))
     objects = peaks.new_zeros(len(CLASSES)).index_add_(0, targets.label, targets.counted.float())
-    return torch.stack([counts[list(task.classes)].sum() for counts in (peaks, objects) for task in TASKS])
+    return torch.stack([counts[task.span].sum() for counts in (peaks, objects) for task in TASKS])
 
 
 def _bell(centre: Tensor, radius: Tensor, cells: int) -> Tensor:

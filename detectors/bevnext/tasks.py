@@ -17,6 +17,11 @@ class Task:
     sizes: tuple[float, ...]
     """Factor per class on length and width while overlaps are measured."""
 
+    @property
+    def span(self) -> slice:
+        """The classes as a slice, which does not wait for an accelerator as a list of indices does."""
+        return slice(self.classes[0], self.classes[-1] + 1)
+
 
 TASKS: Final = (
     Task((0,), "rotated", 0.2, (1.0,)),

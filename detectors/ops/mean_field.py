@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detectors.layers.constants import constants
+
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 
 
@@ -41,7 +43,7 @@ def couple_equal_colours(colours: Tensor) -> Coupling:
         equal[:, rows, columns, k] = (colours[:, :, rows, columns] == there).all(1)
     equal = equal.flatten(0, 2)
     cells = equal.any(1).nonzero().squeeze(1)
-    steps = torch.tensor([dy * w + dx for dy, dx in NEIGHBOURS], device=colours.device)
+    steps = constants([dy * w + dx for dy, dx in NEIGHBOURS], cells)
     counts = equal[cells]
     return Coupling(cells, cells[:, None] + steps * counts, counts)
 

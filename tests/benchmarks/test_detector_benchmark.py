@@ -52,7 +52,7 @@ def test_the_twin_trains_like_the_network_it_is_the_baseline_of() -> None:
         for module in network.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        torch.stack(list(network.loss(network(batch), batch).values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(network.loss(network(batch), network.targets(batch)).values())).sum().backward()  # type: ignore[no-untyped-call]
     theirs = dict(twin.named_parameters())
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-6, atol=1e-9, msg=name)

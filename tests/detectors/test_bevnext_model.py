@@ -1,12 +1,15 @@
 """What the engine relies on: losses of a whole step, precision, recomputation, decoding, and named mistakes."""
 
 import copy
+from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from goldens import published_state
-from small_model import DATA, MODEL, MODEL_2, random_batch, sample_of
+from small_model import DATA, DATA_2, MODEL, MODEL_2, random_batch, sample_of
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from configs.errors import UsageError
 from configs.schema import BEVNeXtConfig, DataConfig
@@ -19,6 +22,34 @@ def gradients(model: Detector, losses: list[dict[str, Tensor]]) -> dict[str, Ten
     model.zero_grad()
     sum(value for terms in losses for value in terms.values()).backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+class Waits(TorchDispatchMode):
+    """Counts operators that an accelerator makes its host wait for: sizes and numbers that the host needs."""
+
+    WAITING = ("aten::nonzero", "aten::_local_scalar_dense", "aten::masked_select", "aten::lift_fresh")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        of_a_mask = name in ("aten::index", "aten::index_put", "aten::index_put_") and any(
+            one is not None and one.dtype == torch.bool for one in args[1]
+        )
+        if of_a_mask or name in self.WAITING:
+            self.seen[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_the_device_where_cells_are_counted_and_nowhere_else():
+    """Coupled cells (CRF: key frame, earlier frames) and seen cells (refinement), as docs/bevnext.md says."""
+    model, batch = build_detector(MODEL_2, DATA_2).train(), random_batch(2, data=DATA_2)
+    with Waits() as waits:
+        targets = model.targets(batch)
+        sum(model.loss(model(batch), targets).values()).backward()
+    assert waits.seen == {"aten::nonzero": 3, "aten::_local_scalar_dense": 1}
 
 
 def test_published_names_and_shapes():
@@ -36,12 +67,12 @@ def test_micro_batches_add_up_to_the_whole_step():
     batch.depth[2] = 0.0
     batch.boxes[1], batch.labels[1] = batch.boxes[1][:0], batch.labels[1][:0]
     parts = [sample_of(batch, i) for i in range(4)]
-    counts = model.normaliser(batch)
+    counts = model.targets(batch).counts
     assert counts.dtype == torch.float32
-    torch.testing.assert_close(sum(model.normaliser(part) for part in parts), counts)
+    torch.testing.assert_close(sum(model.targets(part).counts for part in parts), counts)
 
-    whole = [model.loss(model(batch), batch)]
-    cut = [model.loss(model(part), part, counts) for part in parts]
+    whole = [model.loss(model(batch), model.targets(batch))]
+    cut = [model.loss(model(part), model.targets(part), counts) for part in parts]
     for name, value in whole[0].items():
         torch.testing.assert_close(sum(terms[name] for terms in cut), value, rtol=1e-12, atol=1e-12)
     expected, ours = gradients(model, whole), gradients(model, cut)
@@ -52,7 +83,7 @@ def test_every_parameter_gets_a_gradient_even_without_objects():
     model = build_detector(MODEL, DATA).train()
     batch = random_batch(2, objects=0)
     batch.depth.zero_()
-    terms = model.loss(model(batch), batch)
+    terms = model.loss(model(batch), model.targets(batch))
     assert len(terms) == 1 + 6 + 30
     assert all(value.isfinite() for value in terms.values())
     assert all(gradient.isfinite().all() for gradient in gradients(model, [terms]).values())
@@ -68,7 +99,7 @@ def test_recomputation_changes_memory_only_and_statistics_count_as_the_recipe_sa
     for part in (other.img_backbone, other.img_view_transformer.depth_net):
         part.recompute, part.double_statistics = recompute, double
     batch = random_batch(2)
-    results = [gradients(model, [model.loss(model(batch), batch)]) for model in (plain, other)]
+    results = [gradients(model, [model.loss(model(batch), model.targets(batch))]) for model in (plain, other)]
     torch.testing.assert_close(results[0], results[1])
     ours = dict(other.named_buffers())
     for name, value in plain.named_buffers():
@@ -98,12 +129,12 @@ def test_autocast_trains_and_decodes():
     batch = random_batch(2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = model(batch)
-        terms = model.loss(outputs, batch)
+        terms = model.loss(outputs, model.targets(batch))
     assert outputs.heatmaps[0].dtype == torch.bfloat16
     assert outputs.depth.dtype == torch.float32
     assert {value.dtype for value in terms.values()} == {torch.float32}
     assert all(gradient.isfinite().all() for gradient in gradients(model, [terms]).values())
-    exact = model.loss(model(batch), batch)
+    exact = model.loss(model(batch), model.targets(batch))
     assert sum(terms.values()).item() == pytest.approx(sum(exact.values()).item(), rel=0.1)
     for found in model.decode(outputs):
         assert found.boxes.dtype == torch.float32
@@ -118,7 +149,7 @@ def test_a_few_steps_overfit_one_sample():
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
     losses = []
     for _ in range(40):
-        loss = sum(model.loss(model(batch), batch).values())
+        loss = sum(model.loss(model(batch), model.targets(batch)).values())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

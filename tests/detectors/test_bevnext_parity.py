@@ -125,7 +125,7 @@ def test_model(case):
         for key, part in zip(("reg", "height", "dim", "rot", "vel"), boxes.split([2, 1, 3, 2, 2], 1), strict=True):
             golden.check(f"out/head.task{t}.{key}", part)
 
-    terms = model.loss(outputs, batch)
+    terms = model.loss(outputs, model.targets(batch))
     golden.check_losses(terms)
     if "grad/l2" not in golden:
         return
@@ -183,7 +183,7 @@ def test_train_mode_statistics(case, request):
     model.train()
     model.img_view_transformer.depth_net.depth_conv[3].dropout.p = 0.0
     outputs = run(model, batch, images)
-    terms = model.loss(outputs, batch)
+    terms = model.loss(outputs, model.targets(batch))
 
     def norms(running_only: bool) -> dict[str, float]:
         return {

@@ -117,7 +117,7 @@ def test_every_parameter_learns_from_the_key_frame(precision):
     model, batch = detector().train(), random_batch(2, data=DATA_2)
     with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
         outputs = model(batch)
-    sum(model.loss(outputs, batch).values()).backward()
+    sum(model.loss(outputs, model.targets(batch)).values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -129,5 +129,5 @@ def test_no_gradient_reaches_earlier_frames():
     model, batch = detector().double().eval(), random_batch(1, data=DATA_2)
     features: list[Tensor] = []
     model.img_neck.register_forward_hook(lambda _module, _args, out: features.append(out))
-    sum(model.loss(model(batch), batch).values()).backward()
+    sum(model.loss(model(batch), model.targets(batch)).values()).backward()
     assert [one.requires_grad for one in features] == [True, False]

@@ -186,8 +186,8 @@ def test_nothing_learns_through_carried_maps():
     model(first)
     model(second)
     twin.memory.take_up(model.memory.state(), torch.device("cpu"))
-    sum(model.loss(model(last), last).values()).backward()
-    sum(twin.loss(twin(last), last).values()).backward()
+    sum(model.loss(model(last), model.targets(last)).values()).backward()
+    sum(twin.loss(twin(last), twin.targets(last)).values()).backward()
     for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12, msg=name)
 
@@ -222,7 +222,7 @@ def test_every_parameter_learns_along_a_walk(precision):
         with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
             outputs = model(batch)
         model.zero_grad()
-        sum(model.loss(outputs, batch).values()).backward()
+        sum(model.loss(outputs, model.targets(batch)).values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

@@ -112,15 +112,15 @@ def test_micro_batches_add_up():
     batch = random_batch(3)
     batch.boxes[1], batch.labels[1] = batch.boxes[1][:0], batch.labels[1][:0]
     parts = [sample_of(batch, i) for i in range(3)]
-    whole, counts = model.loss(model(batch), batch), model.normaliser(batch)
-    cut = [model.loss(model(part), part, counts)["loss_perspective"] for part in parts]
+    whole, counts = model.loss(model(batch), model.targets(batch)), model.targets(batch).counts
+    cut = [model.loss(model(part), model.targets(part), counts)["loss_perspective"] for part in parts]
     torch.testing.assert_close(sum(cut), whole["loss_perspective"], rtol=1e-12, atol=1e-12)
 
 
 def test_the_image_branch_alone_trains_nothing_else_and_finds_no_boxes():
     model, batch = build_detector(ALONE, DATA).train(), random_batch(2)
     outputs = model(batch)
-    terms = model.loss(outputs, batch)
+    terms = model.loss(outputs, model.targets(batch))
     assert terms.keys() == {"loss_depth", "loss_perspective"}
     sum(terms.values()).backward()
     trained = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}

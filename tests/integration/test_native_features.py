@@ -15,7 +15,7 @@ from configs.plan import sample_bytes
 from configs.recipes import load_recipe
 from configs.schema import DataConfig
 from detectors.image_hook import CameraViews
-from detectors.interface import CameraBatch, Detections, Detector
+from detectors.interface import CameraBatch, Detections, Detector, Targets
 from integration import BEVSAMFusion, SAMEnhancedBEVDetector
 from integration.projection import CameraRig
 from integration.sam2_package import NANO
@@ -251,10 +251,10 @@ class FourLevels(Detector):
         levels = {stride: level(images) for stride, level in zip(self.image_channels, self.img_backbone, strict=True)}
         return levels if self.sam is None else self.sam(levels, CameraViews.of_frames(batch, slice(None)))
 
-    def normaliser(self, batch: CameraBatch) -> Tensor:
+    def targets(self, batch: CameraBatch) -> Targets:
         raise NotImplementedError
 
-    def loss(self, outputs: Any, batch: CameraBatch, normaliser: Tensor | None = None) -> dict[str, Tensor]:
+    def loss(self, outputs: Any, targets: Any, normaliser: Tensor | None = None) -> dict[str, Tensor]:
         raise NotImplementedError
 
     def decode(self, outputs: Any) -> list[Detections]:

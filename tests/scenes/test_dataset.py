@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import shutil
@@ -16,7 +17,7 @@ from configs.errors import DataError, UsageError
 from configs.nuscenes import CAMERAS, CLASS_OF_CATEGORY, CLASSES
 from configs.schema import DataConfig
 from scenes.dataset import SceneDataset
-from scenes.index import SceneIndex, open_index
+from scenes.index import SceneIndex, build_index, open_index
 from scenes.loader import evaluation_batches, training_batches
 from scenes.order import BatchLayout, EpochOrder, SampleKey
 from scenes.sample import Sample, collate
@@ -160,6 +161,26 @@ def test_a_frame_missing_in_a_scene_is_named(index, tmp_path):
     lost.unlink()
     with pytest.raises(DataError, match=re.escape(lost.name)):
         dataset(damaged, False, frames=2)[2]
+
+
+def test_a_key_frame_that_the_tables_leave_out_is_passed_over(index, tmp_path):
+    """The one before it takes its place in the history, with the pose it has."""
+    root, left_out = tmp_path / "set", index.token(1)
+    shutil.copytree(index.dataroot, root)
+    for table, key in (("sample", "token"), ("sample_data", "sample_token"), ("sample_annotation", "sample_token")):
+        path = root / VERSION / f"{table}.json"
+        records = json.loads(path.read_text())
+        gone = {record["token"] for record in records if record[key] == left_out}
+        kept = [record for record in records if record["token"] not in gone]
+        for record in kept:
+            record |= {side: "" for side in ("prev", "next") if record[side] in gone}
+        path.write_text(json.dumps(kept))
+    build_index(root, VERSION, progress=False)
+    ours, whole = dataset(open_index(root, VERSION), False, frames=2), dataset(index, False, frames=3)
+    assert ours.frame_rows(1) == [1, 0]
+    assert ours[1].token == whole[2].token
+    assert torch.equal(ours[1].images[1], whole[2].images[2])
+    assert torch.equal(ours[1].ego_from_cam[1], whole[2].ego_from_cam[2])
 
 
 def test_the_key_frame_stands_in_where_the_scene_begins(index):

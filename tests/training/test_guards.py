@@ -14,11 +14,10 @@ import torch
 from ranks import run_ranks
 from runs import made_up_scores, run_exit_code
 from torch import Tensor
-from toy import ALONE, ToyDetector, step_batches, toy_plan, toy_recipe, toy_trainer
+from toy import ALONE, ToyDetector, ToyTargets, step_batches, toy_plan, toy_recipe, toy_trainer
 
 from configs.errors import BevnextError
 from configs.schema import GuardConfig
-from detectors.interface import CameraBatch
 from evaluation.checkpoint_files import read_manifest
 from scenes.dataset import SceneDataset
 from scenes.index import open_index
@@ -54,10 +53,10 @@ def values(trainer: Trainer) -> dict[str, Tensor]:
 class SteepDetector(ToyDetector):
     """Its loss is finite, but the slope at one sample is not."""
 
-    def loss(self, outputs: object, batch: CameraBatch, normaliser: Tensor | None = None) -> dict[str, Tensor]:
-        terms = super().loss(outputs, batch, normaliser)
-        assert isinstance(batch, Batch)
-        if "token4" in batch.tokens:
+    def loss(self, outputs: object, targets: ToyTargets, normaliser: Tensor | None = None) -> dict[str, Tensor]:
+        terms = super().loss(outputs, targets, normaliser)
+        assert isinstance(targets.batch, Batch)
+        if "token4" in targets.batch.tokens:
             terms["loss_boxes"] = terms["loss_boxes"] + (0 * self.boxes.weight.sum()).sqrt()
         return terms
 

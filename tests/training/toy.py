@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from configs.plan import DeviceFacts, Plan, PlanOptions, make_plan
 from configs.recipes import load_recipe
 from configs.schema import Recipe
-from detectors.interface import CameraBatch, Detections, Detector
+from detectors.interface import CameraBatch, Detections, Detector, Targets
 from scenes.sample import Batch
 from training.moving_average import MovingAverage
 from training.optimizer import build_optimizer
@@ -19,6 +20,11 @@ from training.trainer import Trainer
 from training.world import World
 
 CELLS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ToyTargets(Targets):
+    batch: CameraBatch
 
 
 class ToyDetector(Detector):
@@ -37,14 +43,15 @@ class ToyDetector(Detector):
         hidden = self.dropout(torch.tanh(self.norm(self.img_backbone(pixels))))
         return self.boxes(hidden), self.depth(hidden)
 
-    def normaliser(self, batch: CameraBatch) -> Tensor:
+    def targets(self, batch: CameraBatch) -> ToyTargets:
         boxes = sum(len(boxes) for boxes in batch.boxes)
         known = (batch.depth > 0).sum().item()
-        return torch.tensor([boxes, known], dtype=torch.float32, device=batch.depth.device)
+        counts = torch.tensor([boxes, known], dtype=torch.float32, device=batch.depth.device)
+        return ToyTargets(counts, batch)
 
-    def loss(self, outputs: Any, batch: CameraBatch, normaliser: Tensor | None = None) -> dict[str, Tensor]:
-        found, depth = outputs
-        counts = (self.normaliser(batch) if normaliser is None else normaliser).clamp(min=1).to(found.dtype)
+    def loss(self, outputs: Any, targets: ToyTargets, normaliser: Tensor | None = None) -> dict[str, Tensor]:
+        (found, depth), batch = outputs, targets.batch
+        counts = (targets.counts if normaliser is None else normaliser).clamp(min=1).to(found.dtype)
         terms = [
             (boxes.to(found) - one).abs().sum() + 0 * one.sum() for one, boxes in zip(found, batch.boxes, strict=True)
         ]

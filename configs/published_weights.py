@@ -15,7 +15,7 @@ from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from configs.errors import DataError, UsageError
 from configs.schema import Section
@@ -52,9 +52,23 @@ class PublishedFile(Section):
 
 @cache
 def published_files() -> dict[str, PublishedFile]:
-    """All entries by name."""
-    content = yaml.safe_load(ZOO.read_text(encoding="utf-8"))
-    return {name: PublishedFile.model_validate(entry) for name, entry in content.items()}
+    """All entries by name. Raises `UsageError` that names what is wrong in `zoo.yaml`."""
+    try:
+        content = yaml.safe_load(ZOO.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UsageError(f"{ZOO} is not YAML: {error}", fix="correct the file") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{ZOO} holds no entries", fix="write NAME: and under it the fields of the file")
+    return {str(name): _entry(str(name), fields) for name, fields in content.items()}
+
+
+def _entry(name: str, fields: object) -> PublishedFile:
+    try:
+        return PublishedFile.model_validate(fields)
+    except ValidationError as error:
+        mistakes = [".".join([name, *map(str, one["loc"])]) + f": {one['msg']}" for one in error.errors()]
+        known = ", ".join(PublishedFile.model_fields)
+        raise UsageError(f"{ZOO}: {'; '.join(mistakes)}", fix=f"correct the entry; its fields are {known}") from error
 
 
 def published_file(name: str) -> PublishedFile:

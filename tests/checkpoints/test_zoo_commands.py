@@ -157,6 +157,7 @@ def test_mistakes_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     for arguments, code, told in (
         (["fetch", "bevnext-stage3"], 2, "did you mean bevnext-stage"),
         (["fetch", "bevnext-stage1", "bevnext-stage2", "--address", "http://127.0.0.1/x"], 2, "one file"),
+        (["fetch", "bevnext-stage1", "--address", "mirror.org/bevnext_stage1.pth"], 2, "https://"),
         (["check", "bevnext-stage1"], 2, "checkpoints fetch bevnext-stage1"),
         (["check", "nowhere.pth"], 2, "nowhere.pth"),
         (["check", __file__], 2, "--config"),
@@ -164,6 +165,33 @@ def test_mistakes_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     ):
         assert run(["checkpoints", *arguments]) == code, arguments
         assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            "mine: {summary: x, adress: https://x.org/a.pth}",
+            ["mine.adress: Extra inputs", "mine.address: Field required"],
+        ),
+        ("mine: 3", ["mine: Input should be a valid dictionary"]),
+        ("- mine", ["holds no entries"]),
+        ("mine: [", ["is not YAML"]),
+    ],
+)
+def test_a_zoo_with_mistakes_is_named(
+    content: str,
+    told: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("configs.published_weights.ZOO", tmp_path / "zoo.yaml")
+    monkeypatch.setattr("checkpoints.commands.published_files", published_files.__wrapped__)
+    (tmp_path / "zoo.yaml").write_text(content)
+    assert run(["checkpoints", "list"]) == 2
+    said = capsys.readouterr().err
+    assert all(words in said for words in ["zoo.yaml", "fix:", *told])
 
 
 def test_files_older_than_the_counters_of_batch_norm_fit(tmp_path: Path) -> None:

@@ -38,11 +38,13 @@ def test_a_published_ema_file_loads(tmp_path, detector, state):
     assert all((value == 0.5).all() for value in detector.state_dict().values() if value.is_floating_point())
 
 
-@pytest.mark.parametrize("container", ["bare.pth", "wrapped.pth", "file.safetensors"])
+@pytest.mark.parametrize("container", ["bare.pth", "old.pth", "wrapped.pth", "file.safetensors"])
 def test_every_container_gives_the_same_weights(tmp_path, small_state, container):
     path = tmp_path / container
     if container == "bare.pth":
         torch.save(small_state, path)
+    elif container == "old.pth":  # before torch 1.6, as torchvision's and mmdetection's files are
+        torch.save({"state_dict": small_state}, path, _use_new_zipfile_serialization=False)
     elif container == "wrapped.pth":
         torch.save({"model": small_state, "optimizer": {"lr": 1.0}}, path)
     else:

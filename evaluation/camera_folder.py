@@ -26,6 +26,7 @@ from configs.schema import DataConfig
 from evaluation.figures.sample_view import SampleView
 from evaluation.global_boxes import FloatArray, GlobalBoxes, from_detections
 from evaluation.trained import Trained
+from integration.precision import autocast_to
 from scenes.augment import plain_image_transform
 from scenes.loading import ImageLoader
 from scenes.sample import Sample, collate
@@ -68,11 +69,16 @@ def read_camera_folder(folder: Path, calibration: Path | None = None) -> SampleV
     )
 
 
-def detect(trained: Trained, view: SampleView, device: torch.device) -> GlobalBoxes:
-    """What a detector finds in such a sample. Raises `UsageError` where the sample lacks a camera of its recipe."""
+def detect(trained: Trained, view: SampleView, device: torch.device, lower: torch.dtype | None = None) -> GlobalBoxes:
+    """What a detector finds in such a sample; `lower` is as in `predict`.
+
+    Raises `UsageError` where the sample lacks a camera of its recipe.
+    """
     batch = collate([_sample(view, trained.recipe.data)]).to(device)
     with torch.inference_mode():
-        found = trained.detector.decode(trained.detector(batch))[0]
+        with autocast_to(lower, device):
+            outputs = trained.detector(batch)
+        found = trained.detector.decode(outputs)[0]
     return from_detections(found, np.linalg.inv(view.ego_from_global))
 
 

@@ -22,6 +22,7 @@ from evaluation.global_boxes import GlobalBoxes, from_annotations
 from evaluation.options import DEFAULT_VERSION, DataChoice, ModelChoice
 from evaluation.session import data_line, open_data, predict_rows
 from evaluation.trained import load_chosen
+from integration.precision import lower_kind
 from scenes.index import SceneIndex, open_index
 
 ANNOTATED, PREDICTED, GIVEN = "annotated", "predicted", "given"
@@ -166,7 +167,7 @@ def _of_folder(
         console.print(f"boxes: {len(boxes[view.title])} of {choice.boxes}")
         return DemoSamples(view.title, boxes, None, view, GIVEN)
     trained = load_chosen(model, device)
-    found = detect(trained, view, device)
+    found = detect(trained, view, device, lower_kind(model.precision, device))
     boxes = {view.title: found.keep(found.scores >= min_score)}
     _say_predicted(boxes, trained.weights, min_score, console)
     return DemoSamples(view.title, boxes, None, view, PREDICTED)

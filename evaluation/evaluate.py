@@ -29,15 +29,27 @@ def evaluate_detector(
     batch_size: int = 1,
     workers: int = 0,
     on_progress: ProgressHook | None = None,
+    lower: torch.dtype | None = None,
 ) -> MetricsSummary | None:
     """Scores of `detector` on a split of `index`; collective in a distributed job, where only rank 0 gets them.
 
     Writes into `out_dir`: `results_nusc.json`, the devkit's `metrics_summary.json` and `metrics_details.json`, and
     `metrics.json`, the returned summary.
+
+    Args:
+        lower: as in `predict`.
     """
     rows = index.rows_in(split)
     predictions = predict(
-        detector, index, rows, data, device=device, batch_size=batch_size, workers=workers, on_progress=on_progress
+        detector,
+        index,
+        rows,
+        data,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        on_progress=on_progress,
+        lower=lower,
     )
     if predictions is None:
         return None

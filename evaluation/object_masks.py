@@ -15,6 +15,7 @@ from torch import Tensor
 
 from configs.errors import DataError
 from configs.mask_weights import MaskWeights
+from configs.plan_schema import Precision
 from configs.replaced_file import replace_text
 from evaluation.figures.sample_view import SampleView
 from evaluation.global_boxes import GlobalBoxes, rotation_matrices
@@ -48,14 +49,19 @@ class ObjectMask:
     """Pixels of the mask over pixels of the outline."""
 
 
-def mask_maker(weights: MaskWeights, device: torch.device | str | None = None, min_score: float = 0.0) -> BEVSAMFusion:
+def mask_maker(
+    weights: MaskWeights,
+    device: torch.device | str | None = None,
+    min_score: float = 0.0,
+    precision: Precision = "fp32",
+) -> BEVSAMFusion:
     """SAM 2 for `segment`, which leaves out boxes with lower scores.
 
     Raises:
-        UsageError: weights that are missing or do not fit their configuration.
+        UsageError: weights that are missing or do not fit their configuration, or a precision that the device has not.
     """
     limits = Limits(min_score=min_score)
-    return BEVSAMFusion(weights.weights, weights.config, device, limits=limits, mask_format="rle")
+    return BEVSAMFusion(weights.weights, weights.config, device, limits=limits, mask_format="rle", precision=precision)
 
 
 def segment(fusion: BEVSAMFusion, view: SampleView, boxes: GlobalBoxes) -> list[ObjectMask]:

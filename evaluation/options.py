@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 
 from configs.errors import UsageError
+from configs.plan_schema import Precision
 from configs.remote_location import DataRoot
 from evaluation.checkpoint_files import LATEST, find_checkpoint
 
@@ -32,6 +33,7 @@ class ModelChoice:
     device: str
     batch_size: int
     workers: int
+    precision: Precision
 
     @property
     def names_any(self) -> bool:
@@ -122,6 +124,13 @@ _MODEL_OPTIONS: Final = (
         default=2,
         show_default=True,
         help="Processes that read samples; 0 reads in the main one.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(get_args(Precision)),
+        default="fp32",
+        show_default=True,
+        help="What networks compute in, whatever they were trained in.",
     ),
 )
 

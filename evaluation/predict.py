@@ -20,6 +20,7 @@ from torch import Tensor
 from configs.schema import DataConfig
 from detectors.interface import Detections, Detector, Stream
 from evaluation.global_boxes import GlobalBoxes, from_detections
+from integration.precision import autocast_to
 from scenes.dataset import SceneDataset
 from scenes.index import SceneIndex
 from scenes.loader import BatchLoader, evaluation_batches
@@ -44,6 +45,7 @@ def predict(
     workers: int = 0,
     on_progress: ProgressHook | None = None,
     streaming: bool = True,
+    lower: torch.dtype | None = None,
 ) -> dict[str, GlobalBoxes] | None:
     """Detections of the samples `rows`, by sample token in the order of `rows`, in the global frame.
 
@@ -54,6 +56,7 @@ def predict(
         detector: the bare module (not wrapped in DDP) on `device`.
         batch_size: samples per forward pass on each device.
         workers: loader processes of each rank.
+        lower: what the detector computes in; `None` is what its weights are in.
         streaming: go along scenes where the detector can; `False` makes the features of all frames of every sample.
     """
     rank, world = _rank_and_world()
@@ -69,7 +72,7 @@ def predict(
         stretches = along_scenes(dataset, rows, batch_size, rank, world)
         batches = BatchLoader(dataset, StreamSampler(stretches), workers, pinned)
         passes = (_Pass(batch, _on(stream, stretch)) for batch, stretch in zip(batches, stretches, strict=True))
-    table = _detect(detector, passes, len(batches), device, on_progress)
+    table = _detect(detector, passes, len(batches), device, lower, on_progress)
     if world > 1:
         gathered = _gather(table, device)
         if gathered is None:
@@ -99,7 +102,12 @@ def _on(stream: Stream, stretch: Stretch) -> Callable[[Batch], Any]:
 
 
 def _detect(
-    detector: Detector, passes: Iterator[_Pass], count: int, device: torch.device, on_progress: ProgressHook | None
+    detector: Detector,
+    passes: Iterator[_Pass],
+    count: int,
+    device: torch.device,
+    lower: torch.dtype | None,
+    on_progress: ProgressHook | None,
 ) -> Tensor:
     """Table float64 `[boxes, 12]` of what this process found; float32 values survive in it unchanged."""
     pieces = [torch.empty(0, _COLUMNS, dtype=torch.float64)]
@@ -108,7 +116,8 @@ def _detect(
     try:
         with torch.inference_mode():
             for done, one in enumerate(passes, start=1):
-                outputs = one.forward(one.batch.to(device, non_blocking=True))
+                with autocast_to(lower, device):
+                    outputs = one.forward(one.batch.to(device, non_blocking=True))
                 if outputs is not None:
                     found = detector.decode(outputs)
                     pieces += [_to_table(own, row) for own, row in zip(found, one.batch.rows.tolist(), strict=True)]

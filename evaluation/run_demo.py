@@ -49,7 +49,7 @@ def run_demo(
     console = Console(highlight=False, soft_wrap=True)
     device = choose_device(model.device)
     weights = _mask_weights(sam2, make_weights, console)
-    fusion = mask_maker(weights, device)
+    fusion = mask_maker(weights, device, precision=model.precision)
     samples = open_source(choice, model, data, min_score, device, console)
     console.print(weights.line())
     if weights.is_nano and (samples.folder is not None or (data.version or SYNTHETIC_VERSION) != SYNTHETIC_VERSION):

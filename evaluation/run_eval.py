@@ -23,6 +23,7 @@ from evaluation.results import read_results
 from evaluation.session import data_line, open_data, progress_bar
 from evaluation.tables import metrics_tables
 from evaluation.trained import Trained, load_chosen
+from integration.precision import lower_kind
 from scenes.index import SceneIndex, open_index
 
 PUBLISHED_FILE: Final = "results_published.json"
@@ -74,6 +75,7 @@ def _score_detector(
     """Predict and score; `None` on all processes but the main one."""
     with joined_processes(model.device) as device:
         console.quiet = not is_main_process()
+        lower = lower_kind(model.precision, device)
         trained = load_chosen(model, device)
         index, config = open_data(data, trained.recipe, console)
         split = split or config.val_split
@@ -89,6 +91,7 @@ def _score_detector(
                 device=device,
                 batch_size=model.batch_size,
                 workers=model.workers,
+                lower=lower,
                 on_progress=on_progress,
             )
     if summary is None:

@@ -25,6 +25,7 @@ from evaluation.results import best_boxes, write_results
 from evaluation.session import open_data, predict_rows, progress_bar
 from evaluation.trained import load_chosen
 from integration.bev_sam_fusion import BEVSAMFusion
+from integration.precision import lower_kind
 from scenes.index import SceneIndex
 
 _MASK_SCORE: Final = 0.1
@@ -57,7 +58,9 @@ def run_infer(
     masks: dict[str, list[ObjectMask]] | None = None
     with joined_processes(model.device) as device:
         console = Console(quiet=not is_main_process(), highlight=False, soft_wrap=True)
-        fusion = None if mask_weights is None else mask_maker(mask_weights, device, min(_MASK_SCORE, drawing.min_score))
+        lower_kind(model.precision, device)
+        least = min(_MASK_SCORE, drawing.min_score)
+        fusion = None if mask_weights is None else mask_maker(mask_weights, device, least, model.precision)
         trained = load_chosen(model, device)
         index, config = open_data(data, trained.recipe, console)
         rows = _rows(index, scene, sample)

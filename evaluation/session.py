@@ -17,6 +17,7 @@ from evaluation.global_boxes import GlobalBoxes
 from evaluation.options import DEFAULT_VERSION, DataChoice, ModelChoice
 from evaluation.predict import ProgressHook, predict
 from evaluation.trained import Trained
+from integration.precision import lower_kind
 from scenes.index import SceneIndex, open_index
 
 
@@ -54,6 +55,7 @@ def predict_rows(
             batch_size=model.batch_size,
             workers=model.workers,
             on_progress=on_progress,
+            lower=lower_kind(model.precision, device),
         )
 
 

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import UsageError
+from configs.plan_schema import Precision
 from integration.composition import box_iou, keep_to_outlines, share_pixels, tight_boxes
 from integration.object_prompts import DecodedPairs, decode_pairs
 from integration.point_prompts import points_on_objects
+from integration.precision import lower_kind
 from integration.projection import ALL_VISIBLE, CameraRig, Pairs, Visibility, check_boxes, project_boxes, worth
 from integration.rays import occlusion, outline_coverage
 from integration.rle import encode_masks
@@ -49,6 +51,7 @@ class BEVSAMFusion(nn.Module):
         passes: 2 lets a second pass start from the first one's mask and its tight box; 1 is faster.
         box_format: order of the three sizes in `boxes_3d`: `lwh` (the project's), or `wlh`.
         mask_format: masks as `bool` tensors, or as COCO `rle` (much smaller).
+        precision: what SAM 2 computes in: `fp32`, `bf16`, `fp16`.
         feedback: file of `sam2 calibrate`, made with the same weights: `scores_fused` are then the detector's scores
             calibrated by what the masks say. Default: they are the detector's scores.
     """
@@ -66,11 +69,13 @@ class BEVSAMFusion(nn.Module):
         chunk: int = 32,
         box_format: Literal["lwh", "wlh"] = "lwh",
         mask_format: Literal["bool", "rle"] = "bool",
+        precision: Precision = "fp32",
         feedback: str | Path | None = None,
     ) -> None:
         super().__init__()
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.segmenter = load_segmenter(sam2_model_cfg, sam2_checkpoint, network_size=network_size, device=place)
+        self.segmenter.lower_kind = lower_kind(precision, self.segmenter.device)
         self.limits = limits or Limits()
         self.visibility = visibility or Visibility()
         self.passes = passes
@@ -161,7 +166,8 @@ class BEVSAMFusion(nn.Module):
         decoded = decode_pairs(
             self.segmenter, features, pairs, seen, rig, outline, open_outline, self.passes, self.chunk, on_object
         )
-        logits = keep_to_outlines(decoded.logits.cpu(), self._cells(pairs.box, rig.size), outline)
+        # masks at full size stay where the network is; what is told of them comes back
+        logits = keep_to_outlines(decoded.logits, self._cells(pairs.box, rig.size), outline.to(decoded.logits.device))
         masks, maps = self._composed(logits, pairs, rig)
         result = {
             "kept": kept,
@@ -171,15 +177,15 @@ class BEVSAMFusion(nn.Module):
             "pair_object": pairs.object,
             "pair_camera": pairs.camera,
             "boxes_2d": pairs.box.float(),
-            "masks": encode_masks(masks) if self.mask_format == "rle" else masks,
-            "mask_logits_lowres": logits.half(),
+            "masks": encode_masks(masks) if self.mask_format == "rle" else masks.cpu(),
+            "mask_logits_lowres": logits.half().cpu(),
             "mask_scores": _quality(decoded, masks, pairs),
             "object_presence": decoded.presence.sigmoid().cpu(),
             "depth": pairs.depth.float(),
             "truncation": pairs.truncation.float(),
             "occlusion": occlusion(pairs, rig.cam_from_pixel, seen).float(),
-            "visible_fraction": (masks.flatten(1).sum(1) / pairs.area.clamp(min=1)).float(),
-            "instance_maps": maps,
+            "visible_fraction": (masks.flatten(1).sum(1).cpu() / pairs.area.clamp(min=1)).float(),
+            "instance_maps": maps.cpu(),
         }
         return result | {"scores_fused": fused_scores(result, self.feedback)}
 
@@ -260,14 +266,16 @@ class BEVSAMFusion(nn.Module):
         return boxes * boxes.new_tensor([columns / size[1], rows / size[0]] * 2)
 
     def _composed(self, logits: Tensor, pairs: Pairs, rig: CameraRig) -> tuple[Tensor, Tensor]:
-        """Masks `[P, H, W]` and maps `[C, H, W]`, one camera after the other."""
-        masks = torch.zeros(len(pairs), *rig.size, dtype=torch.bool)
-        maps = torch.full((len(rig), *rig.size), -1, dtype=torch.int64)
+        """Masks `[P, H, W]` and maps `[C, H, W]`, one camera after the other, on the device of the logits."""
+        device = logits.device
+        masks = torch.zeros(len(pairs), *rig.size, dtype=torch.bool, device=device)
+        maps = torch.full((len(rig), *rig.size), -1, dtype=torch.int64, device=device)
         for camera in sorted(set(pairs.camera.tolist())):
             own = (pairs.camera == camera).nonzero()[:, 0]
-            shared = share_pixels(upsample(logits[own], rig.size)[:, 0], pairs.distance[own].argsort())
-            masks[own] = shared.logits > 0
-            maps[camera] = torch.where(shared.owner >= 0, pairs.object[own][shared.owner], -1)
+            order, objects, place = (one.to(device) for one in (pairs.distance[own].argsort(), pairs.object[own], own))
+            shared = share_pixels(upsample(logits[place], rig.size)[:, 0], order)
+            masks[place] = shared.logits > 0
+            maps[camera] = torch.where(shared.owner >= 0, objects[shared.owner], -1)
         return masks, maps
 
 
@@ -294,7 +302,7 @@ def rig_from(calibration: Mapping[str, Tensor], images: Tensor) -> CameraRig:
 
 def _quality(decoded: DecodedPairs, masks: Tensor, pairs: Pairs) -> Tensor:
     """`[P]`, 0 to 1: what SAM 2 expects of the mask, and how well the mask's bounds agree with the box."""
-    agreement = box_iou(tight_boxes(masks), pairs.box.float())
+    agreement = box_iou(tight_boxes(masks).cpu(), pairs.box.float())
     return (decoded.iou.cpu().clamp(0, 1) * agreement).sqrt()
 
 

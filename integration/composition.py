@@ -32,7 +32,7 @@ def keep_to_outlines(logits: Tensor, boxes: Tensor, outline: Tensor) -> Tensor:
     """Logits `[P, h, w]` that are low outside the outline, enlarged by `LARGER` of its size.
 
     Args:
-        boxes: `[P, 4]`: 2D boxes in cells of the raster.
+        boxes: `[P, 4]`: 2D boxes in cells of the raster; best on the CPU, as their sizes are asked for one by one.
         outline: `[P, h, w]`: share of each cell that the 3D box fills.
     """
     kept = torch.empty_like(logits)

@@ -94,9 +94,8 @@ def decode_pairs(
         labels = torch.cat([labels, torch.where(on_object[1], POSITIVE, NO_POINT)], 1)
     found = segmenter.decode(features, _box_prompts(image, boxes, points, labels), chunk=chunk)
     for _ in range(passes - 1):
-        gated = keep_to_outlines(found.logits.cpu(), _in_cells(pairs.box, rig, outline), outline)
-        tight = _tight_in_image(gated, rig, pairs).to(boxes.device)
-        again = _box_prompts(image, tight, points, labels, gated.to(boxes.device))
+        gated = keep_to_outlines(found.logits, _in_cells(pairs.box, rig, outline), outline.to(found.logits.device))
+        again = _box_prompts(image, _tight_in_image(gated, rig, boxes), points, labels, gated)
         found = segmenter.decode(features, again, chunk=chunk)
     return _single(found)
 
@@ -126,10 +125,10 @@ def _in_cells(boxes: Tensor, rig: CameraRig, raster: Tensor) -> Tensor:
     return boxes * boxes.new_tensor([columns / rig.size[1], rows / rig.size[0]] * 2)
 
 
-def _tight_in_image(logits: Tensor, rig: CameraRig, pairs: Pairs) -> Tensor:
-    """Bounds of masks in pixels of the image; the pair's own box where a mask is empty."""
+def _tight_in_image(logits: Tensor, rig: CameraRig, own: Tensor) -> Tensor:
+    """Bounds of masks in pixels of the image; the pair's `own` box where a mask is empty."""
     found = logits[:, 0] > 0
     rows, columns = found.shape[1:]
     boxes = tight_boxes(found)
     boxes = boxes * boxes.new_tensor([rig.size[1] / columns, rig.size[0] / rows] * 2)
-    return torch.where(found.flatten(1).any(1)[:, None], boxes, pairs.box.float())
+    return torch.where(found.flatten(1).any(1)[:, None], boxes, own)

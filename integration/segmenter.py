@@ -8,6 +8,7 @@ first pixel is (0, 0), as in the published predictor.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from configs.errors import UsageError
+from integration.precision import autocast_to
 
 MEAN: Final = (0.485, 0.456, 0.406)
 DEVIATION: Final = (0.229, 0.224, 0.225)
@@ -98,6 +100,8 @@ class Segmenter(nn.Module):
         network: `sam2_package.construct_sam2(...)`; its memory (for films) is left aside.
         network_size: height and width that images are resized to, multiples of 32. Default: the configuration's square.
         wants_outline: the weights were trained with the outline of the 3D box (`integration.outline_prior`).
+
+    Its `lower_kind` is the type that it computes in (`integration.precision`); `None` leaves it to whoever calls.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class Segmenter(nn.Module):
         self.no_mem_embed = published.no_mem_embed if published.directly_add_no_mem_embed else None
         self.network_size = network_size or (published.image_size, published.image_size)
         self.wants_outline = wants_outline
+        self.lower_kind: torch.dtype | None = None
         check_size(self.network_size)
 
     @property
@@ -133,7 +138,8 @@ class Segmenter(nn.Module):
     def encode(self, images: Tensor, chunk: int = 6) -> ImageFeatures:
         """Features of uint8 RGB images `[M, 3, h, w]`, `chunk` images at a time."""
         check_images(images)
-        pieces = [self._encode(part) for part in torch.split(images, chunk)]
+        with self._precision():
+            pieces = [self._encode(part) for part in torch.split(images, chunk)]
         fine, middle, embedding = (torch.cat(maps) for maps in zip(*pieces, strict=True))
         height, width = images.shape[-2:]
         return ImageFeatures(embedding, fine, middle, (height, width), self.network_size)
@@ -143,8 +149,9 @@ class Segmenter(nn.Module):
 
     def finish(self, maps: Sequence[Tensor], source_size: tuple[int, int]) -> ImageFeatures:
         """As `encode`, from the maps of the trunk (stride 4 to 32) of images that had `source_size`."""
-        merged = self.image_encoder.neck(list(maps))[0]
-        fine, middle, embedding = self._for_decoder(merged[: len(merged) - self.image_encoder.scalp])
+        with self._precision():
+            merged = self.image_encoder.neck(list(maps))[0]
+            fine, middle, embedding = self._for_decoder(merged[: len(merged) - self.image_encoder.scalp])
         height, width = (side * LOGIT_STRIDE for side in maps[0].shape[-2:])
         return ImageFeatures(embedding, fine, middle, source_size, (height, width))
 
@@ -163,8 +170,13 @@ class Segmenter(nn.Module):
         """
         self._check_prompts(features, prompts)
         starts = range(0, max(len(prompts), 1), chunk)
-        pieces = [self._decode(features, prompts.part(slice(start, start + chunk)), several) for start in starts]
-        return MaskOutputs(*(torch.cat(values) for values in zip(*pieces, strict=True)))
+        with self._precision():
+            pieces = [self._decode(features, prompts.part(slice(start, start + chunk)), several) for start in starts]
+        joined = [torch.cat(values) for values in zip(*pieces, strict=True)]
+        return MaskOutputs(*(joined if self.lower_kind is None else [one.float() for one in joined]))
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return autocast_to(self.lower_kind, self.device)
 
     def _decode(
         self, features: ImageFeatures, prompts: Prompts, several: bool

@@ -14,7 +14,7 @@ _AT_A_TIME: Final = 8
 
 
 def pixel_owners(logits: Tensor, order: Tensor, size: tuple[int, int]) -> Tensor:
-    """int64 `[H, W]`: which of P objects has a pixel, -1 for none.
+    """int64 `[H, W]`: which of P objects has a pixel, -1 for none; on the device of the logits.
 
     A pixel goes to the surest, and among equally sure ones to the nearest (as `composition.share_pixels`).
 
@@ -23,11 +23,11 @@ def pixel_owners(logits: Tensor, order: Tensor, size: tuple[int, int]) -> Tensor
         order: int64 `[P]`: positions from near to far.
         size: H, W
     """
-    surest = torch.zeros(size)
-    owner = torch.full(size, -1, dtype=torch.int64)
+    surest = torch.zeros(size, device=logits.device)
+    owner = torch.full(size, -1, dtype=torch.int64, device=logits.device)
     for some in torch.split(order, _AT_A_TIME):
         for number, claim in zip(some.tolist(), upsample(logits[some, None], size)[:, 0], strict=True):
             better = claim > surest
             surest = torch.where(better, claim, surest)
-            owner[better] = number
+            owner = torch.where(better, number, owner)
     return owner

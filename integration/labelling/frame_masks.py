@@ -84,7 +84,7 @@ class FrameMasker:
             boxes=boxes,
             pairs=pairs,
             near=near,
-            logits=kept_near(decoded.logits[:, 0].cpu(), pairs, near, rig),
+            logits=kept_near(decoded.logits[:, 0], pairs, near, rig).cpu(),
             iou=decoded.iou.cpu().clamp(0, 1),
             presence=decoded.presence.sigmoid().cpu(),
             occlusion=occlusion(pairs, rig.cam_from_pixel, seen).float(),
@@ -98,9 +98,9 @@ class FrameMasker:
 
 
 def kept_near(logits: Tensor, pairs: Pairs, near: Tensor, rig: CameraRig) -> Tensor:
-    """Logits `[P, h, w]` that are low away from the 3D boxes."""
+    """Logits `[P, h, w]` that are low away from the 3D boxes, on their device."""
     cells = in_cells(pairs.box.float(), (near.shape[1], near.shape[2]), rig.size)
-    return keep_to_outlines(logits[:, None], cells, near.float())[:, 0]
+    return keep_to_outlines(logits[:, None], cells, near.to(logits.device).float())[:, 0]
 
 
 def in_cells(boxes: Tensor, raster: tuple[int, int], image_size: tuple[int, int]) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.plan_schema import Precision
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
@@ -37,5 +39,6 @@ class LabelOptions:
     thresholds: Thresholds
     tracks: bool
     device: str
+    precision: Precision
     workers: int
     out: Path

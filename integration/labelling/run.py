@@ -25,6 +25,7 @@ from integration.labelling.results_file import ResultBoxes, read_results
 from integration.labelling.scene_labels import SceneTask
 from integration.labelling.workers import label_scenes
 from integration.masks.session import chosen_device
+from integration.precision import lower_kind
 from integration.sam2_package import find_config
 from integration.sam2_weights import digest, load_segmenter
 from scenes.frame import SceneInfo
@@ -39,10 +40,11 @@ def run_labelling(options: LabelOptions, say: Callable[[str], None]) -> LabelFol
     """Label a split.
 
     Raises:
-        UsageError: an unknown split, weights that are missing or of another configuration, a folder of other labels.
+        UsageError: an unknown split, a precision that the device has not, weights that are missing or of another
+            configuration, a folder of other labels.
         DataError: no boxes, a data set that is missing or damaged, or a damaged file of a scene that was labelled.
     """
-    chosen_device(options.device)
+    lower_kind(options.precision, chosen_device(options.device))
     index = open_index(options.data_root, options.version)
     scenes = _scenes_of(index, options.split)
     boxes = _boxes(options, index, scenes)
@@ -126,6 +128,7 @@ def _made_with(
         "network_size": list(segmenter.network_size),
         "thresholds": asdict(options.thresholds),
         "tracks": options.tracks,
+        "precision": None if options.precision == "fp32" else options.precision,  # as before there was a choice
     }
 
 

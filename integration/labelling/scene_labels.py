@@ -23,6 +23,7 @@ from integration.labelling.frame_masks import FrameMasker, FrameMasks
 from integration.labelling.options import LabelOptions
 from integration.labelling.quality import KEPT, Quality, agreement
 from integration.labelling.records import LabelledImage, LabelledObject, SceneLabels, segment_id
+from integration.precision import lower_kind
 from integration.rle import encode_masks
 from integration.sam2_weights import load_segmenter
 from scenes.frame import Frame, SceneInfo
@@ -50,6 +51,7 @@ class SceneLabeller:
         self.index = open_index(options.data_root, options.version)
         self.folder = LabelFolder(options.out)
         segmenter = load_segmenter(options.config, options.weights, network_size=options.network_size, device=device)
+        segmenter.lower_kind = lower_kind(options.precision, device)
         self.masker = FrameMasker(segmenter)
         self.follower = FilmFollower(options.config, options.weights, device) if options.tracks else None
 
@@ -80,7 +82,8 @@ class SceneLabeller:
             numbers.setdefault(instance, len(numbers) + 1)
         frame = masks.frame
         own = (masks.pairs.camera == camera).nonzero()[:, 0]
-        owner = pixel_owners(masks.logits[own], masks.pairs.distance[own].argsort(), frame.image_size)
+        logits = masks.logits[own].to(self.masker.segmenter.device)  # at full size they are many
+        owner = pixel_owners(logits, masks.pairs.distance[own].argsort(), frame.image_size).cpu()
         objects: list[LabelledObject] = []
         segments = np.zeros(len(own) + 1, np.uint32)  # the last is for pixels without an owner
         for place, pair in enumerate(own.tolist()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
@@ -54,6 +55,21 @@ def test_every_sample_once_in_order(small_index: SceneIndex) -> None:
     assert detector.training
     ego = small_index.frame(9).global_from_ego[:3, 3]
     assert np.abs(found[small_index.token(9)].centres - ego).max() < 120
+
+
+def test_the_detector_computes_as_asked(small_index: SceneIndex) -> None:
+    detector, seen = small_detector(), set()
+    convolution = next(module for module in detector.modules() if isinstance(module, torch.nn.Conv2d))
+    convolution.register_forward_hook(lambda module, given, made: seen.add(made.dtype))
+    exact = predict(detector, small_index, [3], small_recipe().data, device=CPU)
+    assert seen == {torch.float32}
+    seen.clear()
+    found = predict(detector, small_index, [3], small_recipe().data, device=CPU, lower=torch.bfloat16)
+    assert seen == {torch.bfloat16}
+    assert exact is not None
+    assert found is not None
+    (one,), (other,) = exact.values(), found.values()
+    assert one.scores[:20] == pytest.approx(other.scores[:20], abs=0.05)
 
 
 def test_no_samples(small_index: SceneIndex) -> None:

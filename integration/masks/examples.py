@@ -28,10 +28,19 @@ from integration.segmenter import LOGIT_STRIDE
 from scenes.frame import Frame
 from scenes.index import SceneIndex
 from scenes.loading import ImageLoader
+from scenes.remote_root import sensor_bytes
 from scenes.synthetic.labels import INSTANCES, mask_path
 
 HULL: Final = "hull filled"
 OPEN_HULL: Final = "hull without nearer hulls"
+
+
+def has_exact_masks(root: Path) -> bool:
+    """There are instance masks beside the data; those of a set on S3 are fetched as they are read."""
+    try:
+        return bool(sensor_bytes(root / INSTANCES))
+    except FileNotFoundError:
+        return False
 
 
 class ExactMasks:
@@ -39,7 +48,7 @@ class ExactMasks:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        if not (root / INSTANCES).is_file():
+        if not has_exact_masks(root):
             raise DataError(
                 f"{root} holds no instance masks ({INSTANCES} is missing)",
                 fix="use a set of `bevnext-sam2 data synth`, which makes them",
@@ -53,14 +62,17 @@ class ExactMasks:
     def read(self, image: Path) -> NDArray[np.uint16]:
         """`[H, W]`: the object number of each pixel of an image, 0 for none."""
         path = self.root / mask_path(image.relative_to(self.root).as_posix())
-        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        try:
+            mask = cv2.imdecode(np.frombuffer(sensor_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
+        except (OSError, cv2.error):  # the latter for an empty file
+            mask = None
         if mask is None or mask.dtype != np.uint16:
             raise DataError(f"instance mask {path} is missing or damaged", fix="make the set again: data synth")
         return np.asarray(mask, np.uint16)
 
     @cached_property
     def _by_scene(self) -> dict[str, dict[str, int]]:
-        content = json.loads((self.root / INSTANCES).read_text())
+        content = json.loads(sensor_bytes(self.root / INSTANCES))
         return {
             scene: {item["instance_token"]: item["number"] for item in items if item["instance_token"]}
             for scene, items in content.items()

@@ -15,7 +15,7 @@ from configs.stop_signal import StopSignal
 from integration.bev_sam_fusion import BEVSAMFusion
 from integration.masks.calibrate import calibrate
 from integration.masks.evaluate import evaluate_masks
-from integration.masks.examples import MaskData, MaskExamples
+from integration.masks.examples import MaskData, MaskExamples, has_exact_masks
 from integration.masks.nuimages import NuImages, find_tables
 from integration.masks.nuimages_examples import NuImagesExamples
 from integration.masks.point_evaluate import ALL_OBJECTS, evaluate_by_points, fused_masks
@@ -25,7 +25,6 @@ from integration.sam2_weights import load_segmenter
 from integration.score_feedback import FEATURES, ScoreFeedback
 from integration.segmenter import Segmenter
 from scenes.index import open_index
-from scenes.synthetic.labels import INSTANCES
 
 Summary = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -128,8 +127,7 @@ def run_evaluation(data: DataChoice, metric: str, config: str, weights: str, eve
     version, split = _version_and_split(data, 1)
     index = open_index(data.root, version)
     rows = index.rows_in(split).tolist()
-    exact = (index.dataroot / INSTANCES).is_file()
-    if metric == "lidar" or (metric == "auto" and not exact):
+    if metric == "lidar" or (metric == "auto" and not has_exact_masks(index.dataroot)):
         fusion = BEVSAMFusion(weights, config, place, limits=ALL_OBJECTS)
         return evaluate_by_points(fused_masks(fusion), index, rows, every).summary()
     segmenter = load_segmenter(config, weights, device=place)

@@ -118,6 +118,23 @@ def test_check_asks_the_store_instead_of_fetching(capsys: pytest.CaptureFixture[
         files.pipe(name, content)
 
 
+def test_masks_are_measured_and_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`sam2 eval` finds the exact masks of a set on S3, and `sam2 label` its images."""
+    pytest.importorskip("sam2", reason="the sam2 package is not installed (scripts/set_up.sh installs it)")
+    from integration.sam2_package import NANO
+    from integration.sam2_weights import load_segmenter, save_segmenter
+
+    weights = tmp_path / "sam2.safetensors"
+    save_segmenter(load_segmenter(NANO, None, network_size=(64, 96), wants_outline=True), weights)
+    build_index(ADDRESS, VERSION, progress=False)
+    options = ["--data-root", ADDRESS, "--split", "synthetic_train", "--weights", str(weights), "--device", "cpu"]
+    assert run(["sam2", "eval", *options, "--every", "9", "--json"]) == 0
+    assert "boundary_f" in capsys.readouterr().out
+    assert list((mirror_folder(ADDRESS) / "labels").rglob("*.png"))
+    assert run(["sam2", "label", *options, "--out", str(tmp_path / "labels")]) == 0
+    assert (tmp_path / "labels/coco/instances.json").is_file()
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 

@@ -35,7 +35,7 @@ ARMS: Final = {
     "sam2": "adapters on the frozen, trained SAM 2",
     "unfrozen": "the same; its last stage and norms train from half time on",
 }
-SHOWN: Final = ("mAP", "NDS", "mATE", "mASE", "mAOE")
+SHOWN: Final = ("mAP", "NDS", "mATE", "mAOE")
 Measurement = dict[str, Any]
 
 
@@ -204,6 +204,6 @@ def table(result: Measurement) -> Table:
         metrics, base = line["metrics"], plain.get(line["seed"])
         differences = [f"{metrics[name] - base[name]:+.4f}" if base else "" for name in ("mAP", "NDS")]
         seconds = "" if line["cpu_seconds"] is None else f"{line['cpu_seconds']:.0f}"
-        values = [f"{metrics[name]:.4f}" for name in SHOWN]
+        values = [f"{metrics[name]:.3f}" for name in SHOWN]
         shown.add_row(line["arm"], str(line["seed"]), *values, *differences, seconds)
     return shown

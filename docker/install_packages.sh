@@ -17,7 +17,7 @@ locked() { # lock file, flags...
 }
 
 case $1 in
-    base | notebook) locked "$1" --only-binary :all: ;;
+    base | dev | notebook) locked "$1" --only-binary :all: ;;
     torch)
         if [ "$2" = default ]; then
             locked torch --only-binary :all:

@@ -5,7 +5,7 @@
 #   requirements/torch.lock     torch, torchvision and their CUDA packages: the part that `--torch` replaces
 #   requirements/sam2.lock      sam2 and what only it needs: the only packages that come as source
 #   requirements/base.lock      everything else that the commands need, the extra `s3` included: wheels only
-#   requirements/dev.lock       what only the extra `dev` needs; not in the image
+#   requirements/dev.lock       what only the extra `dev` needs; in the image only of its target `dev`
 #   requirements/notebook.lock  what only the extra `notebook` needs
 #   requirements/openmmlab.lock what only the image target `openmmlab` has: from openmmlab.in and openmmlab-needs.in
 #

@@ -85,5 +85,11 @@ def test_what_it_writes_lies_in_the_checkout_and_belongs_to_its_user(
     assert {path.stat().st_uid for path in made} == {OWNER}
 
 
+def test_what_the_tests_of_the_project_need_is_there(opened: str, settings: dict[str, Any]) -> None:
+    assert "pytest" in inside(opened, settings, "python", "-m", "pytest", "--version")
+    assert "no issues" in inside(opened, settings, "mypy", "--cache-dir", "/tmp/mypy", "configs/errors.py")
+    assert "passed" in inside(opened, settings, "ruff", "check", "--no-cache", "configs")
+
+
 def test_it_is_not_called_ill_without_jupyterlab(opened: str) -> None:
     assert "Health" not in json.loads(docker("inspect", "--format", "{{json .State}}", opened).stdout)

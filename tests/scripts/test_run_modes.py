@@ -106,7 +106,7 @@ def test_download_then_train(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = [shlex.split(line) for line in done.stdout.splitlines()]
     assert lines[0][1:3] == ["data", "fetch"]
-    assert lines[-1][1:4] == ["train", "--data-root", str(tmp_path / "d")]
+    assert lines[-1][1:] == ["train", "--resume", "auto", "--data-root", str(tmp_path / "d")]
 
 
 @pytest.mark.parametrize("line", ["", "fly", "train-s3 --epochs 1", "--torch", "dev --dry-run --port", "--docker plan"])

@@ -85,7 +85,8 @@ class Stopwatch:
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Floating-point operations of convolutions and matrix products, and bytes that operators read and write, by part.
 
-    Bytes are those of operands and results, as if nothing stayed in a cache; views move none.
+    Bytes are those of operands and results, as if nothing stayed in a cache; views move none, and adding rows to a
+    table moves those rows alone.
     """
 
     def __init__(self) -> None:
@@ -106,7 +107,10 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         part = self._open[-1]
         if func._overloadpacket in flop_registry:
             self.flop[part] += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
-        if not _is_view(func):
+        if func._overloadpacket is torch.ops.aten.index_add_:
+            _, _, index, rows = args
+            self.moved[part] += index.nbytes + 3 * rows.nbytes  # read, and those of the table read and written
+        elif not _is_view(func):
             self.moved[part] += sum(one.nbytes for one in tree_leaves((args, kwargs, out)) if isinstance(one, Tensor))
         return out
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from benchmarks.detector import detector
 from benchmarks.made_up_batch import made_up_batch
+from benchmarks.parts import OperationCounter
 from benchmarks.plain_bevnext import plain_twin
 from configs.errors import UsageError
 from configs.recipes import load_recipe
@@ -63,3 +64,10 @@ def test_a_device_that_is_not_there_is_named() -> None:
     done = CliRunner().invoke(detector, ["--config", RECIPE, "--device", "cuda:99"])
     assert isinstance(done.exception, UsageError)
     assert "cuda:99" in str(done.exception)
+
+
+def test_rows_that_are_added_to_a_table_do_not_count_the_table() -> None:
+    table, index, rows = torch.zeros(1000, 4), torch.tensor([3, 3]), torch.ones(2, 4)
+    with OperationCounter() as counter:
+        table.index_add_(0, index, rows)
+    assert sum(counter.moved.values()) == 2 * 8 + 3 * (2 * 4 * 4)

@@ -5,8 +5,12 @@ The first process that fails writes the file and speaks; those that fail after i
 
 from __future__ import annotations
 
+import fcntl
 import json
+import math
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +21,18 @@ FINAL: Final = (ExitCode.BAD_USAGE, ExitCode.BAD_DATA, ExitCode.PREEMPTED, ExitC
 """Codes after which starting again is not torchrun's to decide, though it does."""
 
 
-def clear_outcome(run_dir: Path) -> None:
-    """Forget how the last start ended."""
-    (run_dir / run_directory.OUTCOME).unlink(missing_ok=True)
+def forget_earlier_end(run_dir: Path) -> None:
+    """Remove what was said before torchrun started these processes, and nothing that one of them has said since.
+
+    Each process does so: the first to fail may be through before rank 0 has read its options.
+    """
+    path = run_dir / run_directory.OUTCOME
+    with suppress(FileNotFoundError), path.open("r+b") as file:
+        with suppress(OSError):  # some network file systems cannot lock
+            fcntl.flock(file, fcntl.LOCK_EX)
+        found = os.fstat(file.fileno())
+        if found.st_mtime < _start_time() and os.path.samestat(found, path.stat()):
+            path.unlink()
 
 
 def record_outcome(run_dir: Path | None, code: ExitCode, rank: int, error: str = "", fix: str = "") -> bool:
@@ -69,6 +82,15 @@ def _read(run_dir: Path) -> dict[str, int]:
         return {name: int(content[name]) for name in ("exit_code", "rank", "restart")}
     except (OSError, ValueError, KeyError, TypeError):
         return {"exit_code": ExitCode.DONE, "rank": 0, "restart": 0}
+
+
+def _start_time() -> float:
+    """When torchrun started this process, in seconds since the epoch; what one without torchrun finds is all old."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return math.inf
+    after_name = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    started = int(after_name[19]) / os.sysconf("SC_CLK_TCK")  # field 22 of proc(5), since boot
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - started)
 
 
 def _restart() -> int:

@@ -31,7 +31,7 @@ from .frozen_parts import freeze
 from .loop import Run, train
 from .moving_average import MovingAverage
 from .optimizer import build_optimizer
-from .outcome import clear_outcome, earlier_end, record_outcome
+from .outcome import earlier_end, forget_earlier_end, record_outcome
 from .reporter import Reporter, SilentReporter
 from .restarts import Launch
 from .resume import agree_on_start, step_to_go_on_from
@@ -52,12 +52,12 @@ def run_process(options: StartOptions) -> ExitCode:
     rank, _, _ = rank_of_environment()
     run_dir = options.run_dir
     try:
-        if run_dir is not None and (ended := _open_run_dir(run_dir, rank)) is not None:
+        if run_dir is not None and (ended := _open_run_dir(run_dir)) is not None:
             return ended
         recipe = choose_recipe(options)
         if run_dir is None:
             run_dir = Path("outputs") / recipe.name
-            if (ended := _open_run_dir(run_dir, rank)) is not None:
+            if (ended := _open_run_dir(run_dir)) is not None:
                 return ended
         code = _train(options, run_dir, recipe)
         if rank == 0:
@@ -75,13 +75,13 @@ def run_process(options: StartOptions) -> ExitCode:
     return code
 
 
-def _open_run_dir(run_dir: Path, rank: int) -> ExitCode | None:
+def _open_run_dir(run_dir: Path) -> ExitCode | None:
     """Make the run directory; where torchrun has restarted a run that is over, the code it ended with."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         ended = earlier_end(run_dir)
-        if rank == 0 and ended is None:
-            clear_outcome(run_dir)
+        if ended is None:
+            forget_earlier_end(run_dir)
     except OSError as error:
         raise UsageError(
             f"--run-dir {run_dir}: {error.strerror}", fix="name a directory that can be written"

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from configs.errors import UsageError
 
+from .meeting import meet
+
 TIMEOUT: Final = timedelta(minutes=30)
 """How long a process waits for the others: rank 0 scores a whole validation split in between."""
 
@@ -117,6 +119,9 @@ def join_world(kind: str, device_ids: Sequence[int]) -> Iterator[World]:
     if size > 1:
         dist.init_process_group(
             dist.get_default_backend_for_device(device),
+            store=meet(TIMEOUT),
+            rank=rank,
+            world_size=size,
             timeout=TIMEOUT,
             device_id=None if device.type == "cpu" else device,
         )

@@ -27,8 +27,8 @@ def forget_earlier_end(run_dir: Path) -> None:
     Each process does so: the first to fail may be through before rank 0 has read its options.
     """
     path = run_dir / run_directory.OUTCOME
-    with suppress(FileNotFoundError), path.open("r+b") as file:
-        with suppress(OSError):  # some network file systems cannot lock
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        with suppress(OSError):  # not every network file system can lock
             fcntl.flock(file, fcntl.LOCK_EX)
         found = os.fstat(file.fileno())
         if found.st_mtime < _start_time() and os.path.samestat(found, path.stat()):
